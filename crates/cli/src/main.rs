@@ -1,0 +1,3 @@
+//! The `settee` command.
+
+fn main() {}

@@ -1,0 +1,71 @@
+//! Names of databases and ids of documents: what is legal.
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// The longest database name, in characters.
+pub const MAX_DATABASE_NAME: usize = 238;
+
+/// The longest document id that is taken, in bytes.
+pub const MAX_DOC_ID: usize = 8192;
+
+/// Names that begin with `_` and are legal all the same.
+pub const SYSTEM_DATABASES: &[&str] = &["_users", "_replicator", "_global_changes"];
+
+/// Checks a database name by CouchDB's rule: a lowercase letter, then lowercase letters, digits and
+/// `_$()+-/`; or one of the [system databases](SYSTEM_DATABASES).
+///
+/// # Errors
+///
+/// `IllegalDatabaseName` or `DatabaseNameTooLong`.
+pub fn check_database_name(name: &str) -> Result<()> {
+    if name.len() > MAX_DATABASE_NAME {
+        return Err(Error::new(
+            ErrorKind::DatabaseNameTooLong,
+            format!("Database name is too long: it has more than {MAX_DATABASE_NAME} characters."),
+        ));
+    }
+    let mut bytes = name.bytes();
+    let legal = bytes.next().is_some_and(|b| b.is_ascii_lowercase())
+        && bytes.all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'$' | b'(' | b')' | b'+' | b'-' | b'/'));
+    if legal || SYSTEM_DATABASES.contains(&name) {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::IllegalDatabaseName,
+        format!(
+            "Name: '{}'. Only lowercase characters (a-z), digits (0-9), and any of the characters \
+             _, $, (, ), +, -, and / are allowed. Must begin with a letter.",
+            name.escape_debug()
+        ),
+    ))
+}
+
+/// What kind of document an id belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DocKind {
+    /// Any other.
+    Normal,
+    /// `_design/…`
+    Design,
+    /// `_local/…`
+    Local,
+}
+
+/// Checks a document id, and says what kind of document it belongs to.
+///
+/// # Errors
+///
+/// `IllegalDocId`: empty, longer than [`MAX_DOC_ID`], or beginning with `_` without being a design
+/// or local document's.
+pub fn check_doc_id(id: &str) -> Result<DocKind> {
+    let illegal = |reason| Err(Error::new(ErrorKind::IllegalDocId, reason));
+    match id {
+        "" => illegal("Document id must not be empty"),
+        _ if id.len() > MAX_DOC_ID => illegal("Document id is too long"),
+        "_design/" | "_local/" => illegal("Illegal document id `_design/` or `_local/`"),
+        _ if id.starts_with("_design/") => Ok(DocKind::Design),
+        _ if id.starts_with("_local/") => Ok(DocKind::Local),
+        _ if id.starts_with('_') => illegal("Only reserved document ids may start with underscore."),
+        _ => Ok(DocKind::Normal),
+    }
+}

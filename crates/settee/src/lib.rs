@@ -1,0 +1,2 @@
+//! settee
+pub mod adapter;
