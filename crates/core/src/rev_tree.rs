@@ -703,10 +703,10 @@ fn kept(branches: &[Branch], leaves: &[usize], limit: u64) -> Vec<Vec<(u64, u64)
     for i in order {
         let branch = &branches[i];
         let mut spans: Vec<(u64, u64)> = std::mem::take(&mut kept[i]);
-        if let (Some(base), Some(&(low, _))) = (branch.base, spans.iter().min()) {
-            if low < branch.first {
-                kept[base].push((low, branch.first - 1));
-            }
+        if let (Some(base), Some(&(low, _))) = (branch.base, spans.iter().min())
+            && low < branch.first
+        {
+            kept[base].push((low, branch.first - 1));
         }
         spans.sort_by_key(|&(_, high)| std::cmp::Reverse(high));
         for (low, high) in spans {
@@ -1137,6 +1137,41 @@ mod tests {
         let mut wide = tree.clone();
         wide.set_seq(&Rev::new(1, [7; 16]), 1 << 40);
         check(&wide);
+    }
+
+    /// What one edit of a document costs: `cargo test --release -p settee-core -- --ignored edits`.
+    #[test]
+    #[ignore = "a measurement"]
+    fn edits_cost_little_more_than_copying() {
+        for (revs, compacted) in [(1, true), (300, true), (300, false), (1000, true), (1000, false)]
+        {
+            let hash = |pos: u64| {
+                let mut hash = [7; 16];
+                hash[..8].copy_from_slice(&(pos.wrapping_mul(0x9e37_79b9_7f4a_7c15)).to_le_bytes());
+                RevId::Hash(hash)
+            };
+            let mut tree = RevTree::new();
+            for pos in 1..=revs {
+                tree.merge_ids(pos, &[hash(pos), hash(pos - 1)][..pos.min(2) as usize], live(pos));
+            }
+            if compacted {
+                tree.forget_bodies();
+            }
+            let bytes = encoded(&tree);
+            let mut out = Vec::new();
+            let rounds = 200_000_000 / (1000 + 40 * bytes.len() as u32);
+            let start = std::time::Instant::now();
+            for _ in 0..rounds {
+                let mut tree = RevTree::decode(std::hint::black_box(&bytes)).unwrap();
+                tree.merge_ids(revs + 1, &[hash(revs + 1), hash(revs)], live(9_000));
+                tree.stem(revs);
+                out.clear();
+                tree.encode(&mut out);
+                std::hint::black_box(&out);
+            }
+            let each = start.elapsed() / rounds;
+            println!("{revs} revisions, compacted {compacted}: {} bytes, {each:?}", bytes.len());
+        }
     }
 
     /// A node of a history that everybody agrees on: its parent, if any, comes before it.
