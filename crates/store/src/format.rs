@@ -47,6 +47,8 @@ pub(crate) const PRIVATE: &str = "store";
 /// First byte of the keys of retired owners in [`PRIVATE`]; the owner's number follows, big-endian.
 /// The value is empty.
 pub(crate) const RETIRED: u8 = b'r';
+/// Key of a row in [`PRIVATE`] that is written only so that there is something to write out.
+pub(crate) const HORIZON: u8 = b'h';
 
 /// The private key which says that an owner is retired.
 pub(crate) fn retired_key(owner: u32) -> [u8; 1 + OWNER_LEN] {

@@ -195,6 +195,15 @@ impl Live {
         self.db.persist(PersistMode::Buffer).map_err(|e| error(&e))
     }
 
+    /// Lets the engine forget what no snapshot sees: old versions of rows, when they are compacted
+    /// next, and files that have been compacted away. It looks for them when a memtable with
+    /// something in it is closed.
+    fn move_horizon(&self) -> Result<()> {
+        self.private.insert([format::HORIZON], Bytes::new()).map_err(|e| error(&e))?;
+        self.private.rotate_memtable().map_err(|e| error(&e))?;
+        Ok(())
+    }
+
     /// Waits while memtables are written out and compacted too slowly.
     fn backpressure(&self, sealed: usize, runs: usize) -> Result<()> {
         let behind = |keyspace: &Keyspace| {
@@ -292,19 +301,16 @@ impl Engine for Fjall {
 
     fn compact(&self) -> Result<()> {
         let live = &*self.live;
-        // Old versions are dropped up to a mark that the engine moves on now and then: whenever this
-        // many snapshots have been closed.
-        for _ in 0..10_000 {
-            drop(live.db.snapshot());
-        }
-        for keyspace in live.keyspaces() {
-            keyspace.rotate_memtable().map_err(|e| error(&e))?;
+        live.move_horizon()?;
+        for table in &live.tables {
+            table.rotate_memtable().map_err(|e| error(&e))?;
         }
         live.backpressure(0, usize::MAX)?;
         for keyspace in live.keyspaces() {
             keyspace.major_compact().map_err(|e| error(&e))?;
         }
-        Ok(())
+        live.move_horizon()?;
+        live.backpressure(0, usize::MAX)
     }
 
     fn disk(&self) -> u64 {
