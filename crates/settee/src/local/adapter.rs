@@ -104,9 +104,7 @@ impl LocalDatabase {
                             Ok(saved) => Ok(saved),
                             // A failure of the store is not this document's alone.
                             Err(Fail(error)) if error.status() >= 500 => return Err(error.into()),
-                            Err(Fail(error)) => {
-                                Err(DocError { id: edit.id, rev: None, error })
-                            }
+                            Err(Fail(error)) => Err(DocError { id: edit.id, rev: None, error }),
                         });
                     }
                     let changed = writer.state.update_seq > before;
@@ -160,7 +158,7 @@ impl LocalDatabase {
         };
         let options = GetOptions { rev: Some(rev), ..GetOptions::default() };
         match read::get(&self.inner.store, shared.id, id, &options) {
-            Ok(doc) => Ok(doc.into_edit()),
+            Ok(doc) => Ok(doc),
             // A revision that is not here is one that somebody has moved on from.
             Err(Fail(error)) if error.is_not_found() => Err(Error::conflict().into()),
             Err(error) => Err(error),
@@ -358,9 +356,7 @@ impl Adapter for LocalDatabase {
         let as_stored = gzipped && options.accept_gzip;
         // Of an encoded attachment no part can be found without decoding all before it.
         let range = match options.range {
-            Some(range) if !gzipped => {
-                Some(attachments::resolve_range(range, found.length)?)
-            }
+            Some(range) if !gzipped => Some(attachments::resolve_range(range, found.length)?),
             _ => None,
         };
         let body = attachments::read(&self.inner.store, shared.id, &found, as_stored, range);
@@ -403,8 +399,7 @@ impl Adapter for LocalDatabase {
         let blob = attachments::upload(&self.inner, &shared, what, body).await?;
         doc.attachments.retain(|attachment| attachment.name != name);
         let old = std::mem::take(&mut doc.attachments);
-        let mut pending =
-            attachments::prepare(&self.inner, &shared, old, None, true).await?;
+        let mut pending = attachments::prepare(&self.inner, &shared, old, None, true).await?;
         pending.push(attachments::PendingAttachment {
             name: name.to_owned(),
             content_type,

@@ -6,9 +6,7 @@
 //! and opening the store drops what still has one.
 
 use super::databases::{Inner, Shared, state};
-use super::schema::{
-    BlobRow, CHUNK, DbId, StoredAttachment, chunk_count, chunk_key, meta, side,
-};
+use super::schema::{BlobRow, CHUNK, DbId, StoredAttachment, chunk_count, chunk_key, meta, side};
 use super::write::{Edit, Resolved, Writer};
 use super::{Fail, Result, corrupt};
 use crate::adapter::{ByteStream, Parts};
@@ -236,11 +234,9 @@ pub(crate) async fn prepare(
         let part = parts.try_next().await?.ok_or_else(missing)?;
         let place = match &part.name {
             None => 0,
-            Some(name) => {
-                waiting.iter().position(|att| att.name == *name).ok_or_else(|| {
-                    Error::bad_request("A part follows that belongs to no attachment.")
-                })?
-            }
+            Some(name) => waiting.iter().position(|att| att.name == *name).ok_or_else(|| {
+                Error::bad_request("A part follows that belongs to no attachment.")
+            })?,
         };
         let attachment = waiting.remove(place);
         let expected = Upload {
@@ -418,30 +414,26 @@ pub(crate) fn drop_unfinished_uploads(tx: &mut Tx<'_>) -> Result<()> {
 
 impl Writer<'_, '_> {
     /// Puts the rows of one attachment of a revision that is being written.
-    pub(crate) fn store_attachment(&mut self, attachment: Resolved<'_>) -> Result<StoredAttachment> {
-        let Resolved { pending, stored, revpos } = attachment;
-        let blob = match (&pending.content, stored) {
-            (_, Some(stored)) => {
-                let key = side::blob(self.db, stored.blob);
-                let row = self.tx.get(Table::Side, &key)?;
-                let mut row = BlobRow::decode(&row.ok_or_else(|| corrupt("blob is missing"))?)?;
-                row.refs += 1;
-                self.tx.put(Table::Side, key, row.encode());
-                return Ok(stored);
+    pub(crate) fn store_attachment(
+        &mut self,
+        attachment: Resolved<'_>,
+    ) -> Result<StoredAttachment> {
+        match attachment {
+            Resolved::Stored(stored) => {
+                self.share_blob(stored.blob)?;
+                Ok(stored)
             }
-            (Content::New(blob), None) => blob,
-            (Content::Stub { .. }, None) => return Err(corrupt("stub without attachment").into()),
-        };
-        Ok(StoredAttachment {
-            name: pending.name.clone(),
-            content_type: pending.content_type.clone(),
-            revpos,
-            blob: self.store_blob(blob)?,
-            digest: blob.digest,
-            encoding: blob.encoding,
-            length: blob.length,
-            stored_length: blob.stored_length,
-        })
+            Resolved::New { name, content_type, revpos, blob } => Ok(StoredAttachment {
+                name: name.to_owned(),
+                content_type: content_type.to_owned(),
+                revpos,
+                blob: self.store_blob(blob)?,
+                digest: blob.digest,
+                encoding: blob.encoding,
+                length: blob.length,
+                stored_length: blob.stored_length,
+            }),
+        }
     }
 
     /// Gives a blob one more owner, and a place if it has none yet.
@@ -451,11 +443,7 @@ impl Writer<'_, '_> {
         if let Some(number) = self.tx.get(Table::Side, &by_hash)? {
             let number = number.as_ref().try_into().map_err(|_| corrupt("number of a blob"))?;
             let number = u64::from_be_bytes(number);
-            let key = side::blob(db, number);
-            let row = self.tx.get(Table::Side, &key)?;
-            let mut row = BlobRow::decode(&row.ok_or_else(|| corrupt("blob is missing"))?)?;
-            row.refs += 1;
-            self.tx.put(Table::Side, key, row.encode());
+            self.share_blob(number)?;
             self.drop_uploaded(blob);
             return Ok(number);
         }
@@ -481,11 +469,24 @@ impl Writer<'_, '_> {
         Ok(number)
     }
 
-    /// Takes one owner from a blob; the last one takes the bytes with it.
-    pub(crate) fn release_blob(&mut self, number: u64) -> Result<()> {
+    fn blob(&mut self, number: u64) -> Result<(Vec<u8>, BlobRow)> {
         let key = side::blob(self.db, number);
         let row = self.tx.get(Table::Side, &key)?;
-        let mut row = BlobRow::decode(&row.ok_or_else(|| corrupt("blob is missing"))?)?;
+        let row = BlobRow::decode(&row.ok_or_else(|| corrupt("blob is missing"))?)?;
+        Ok((key, row))
+    }
+
+    /// Gives a stored blob one more owner.
+    fn share_blob(&mut self, number: u64) -> Result<()> {
+        let (key, mut row) = self.blob(number)?;
+        row.refs += 1;
+        self.tx.put(Table::Side, key, row.encode());
+        Ok(())
+    }
+
+    /// Takes one owner from a blob; the last one takes the bytes with it.
+    pub(crate) fn release_blob(&mut self, number: u64) -> Result<()> {
+        let (key, mut row) = self.blob(number)?;
         if row.refs > 1 {
             row.refs -= 1;
             self.tx.put(Table::Side, key, row.encode());
@@ -562,8 +563,8 @@ pub(crate) fn read(
     if let Some((first, last)) = range {
         reader.seek(first, last);
     }
-    let decoder = (!as_stored && attachment.encoding == Encoding::Gzip)
-        .then(|| GzDecoder::new(Vec::new()));
+    let decoder =
+        (!as_stored && attachment.encoding == Encoding::Gzip).then(|| GzDecoder::new(Vec::new()));
     let chunks = stream::try_unfold((reader, decoder), |(mut reader, mut decoder)| async move {
         loop {
             let chunk = reader.next()?;

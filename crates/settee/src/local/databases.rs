@@ -140,7 +140,8 @@ impl Local {
         if empty_range(&low, &high) {
             return Ok(Vec::new());
         }
-        let rows = self.inner.store.snapshot().range(Table::Meta, (as_slice(&low), as_slice(&high)));
+        let rows =
+            self.inner.store.snapshot().range(Table::Meta, (as_slice(&low), as_slice(&high)));
         let limit = options.limit.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
         let name = |row: settee_store::Result<settee_store::Row>| -> Result<String> {
             let (key, _) = row?;
@@ -159,9 +160,10 @@ impl Local {
 pub(crate) fn empty_range(low: &Bound<Vec<u8>>, high: &Bound<Vec<u8>>) -> bool {
     match (low, high) {
         (Bound::Included(low), Bound::Included(high)) => low > high,
-        (Bound::Included(low) | Bound::Excluded(low), Bound::Excluded(high) | Bound::Included(high)) => {
-            low >= high
-        }
+        (
+            Bound::Included(low) | Bound::Excluded(low),
+            Bound::Excluded(high) | Bound::Included(high),
+        ) => low >= high,
         _ => false,
     }
 }

@@ -231,8 +231,7 @@ impl Read<'_> {
             for (attachment, stored) in doc.attachments.iter_mut().zip(&body.attachments) {
                 if stored.revpos > since {
                     let as_stored = options.att_encoding_info;
-                    let data =
-                        attachments::read_all(self.snapshot, self.db, stored, as_stored)?;
+                    let data = attachments::read_all(self.snapshot, self.db, stored, as_stored)?;
                     if !as_stored {
                         attachment.encoding = Encoding::Identity;
                         attachment.encoded_length = None;

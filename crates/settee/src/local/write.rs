@@ -5,7 +5,7 @@
 //! current row, decides, and puts rows. It decides before it puts, so a document that is refused
 //! leaves nothing, and the others of its request go on.
 
-use super::attachments::{Content, PendingAttachment};
+use super::attachments::{Content, NewBlob, PendingAttachment};
 use super::schema::{
     BodyRow, DbId, DbState, DocRow, INLINE_BODY, LocalRow, SeqRow, StoredAttachment, key, meta,
     seq_key, side,
@@ -56,7 +56,7 @@ pub(crate) fn prepare(
         }
     };
     if let Some(path) = &path {
-        RevTree::check_path(path)?;
+        RevTree::check(path)?;
     }
     let mut edit = Edit { id, kind, rev, path, doc, attachments, hash: None };
     let known: Option<Vec<_>> = edit.attachments.iter().map(PendingAttachment::known).collect();
@@ -64,7 +64,8 @@ pub(crate) fn prepare(
         && kind != DocKind::Local
         && let Some(known) = known
     {
-        edit.hash = Some(edit.doc.revision_hash(edit.doc.deleted, edit.rev.as_ref(), known.into_iter()));
+        edit.hash =
+            Some(edit.doc.revision_hash(edit.doc.deleted, edit.rev.as_ref(), known.into_iter())?);
     }
     Ok(edit)
 }
@@ -151,7 +152,7 @@ impl<'w, 't> Writer<'w, 't> {
                 edit.doc.deleted,
                 parent.as_ref(),
                 attachments.iter().map(Resolved::hashed),
-            ),
+            )?,
         };
         let mut ids = vec![RevId::Hash(hash)];
         ids.extend(parent.map(|parent| parent.id));
@@ -327,7 +328,8 @@ impl<'w, 't> Writer<'w, 't> {
     }
 
     fn count_doc(&mut self, old: Option<&DocRow>, new: Option<&DocRow>) {
-        let count = |row: Option<&DocRow>, deleted| u64::from(row.is_some_and(|r| r.deleted == deleted));
+        let count =
+            |row: Option<&DocRow>, deleted| u64::from(row.is_some_and(|r| r.deleted == deleted));
         let state = &mut self.state;
         state.doc_count = (state.doc_count + count(new, false)).saturating_sub(count(old, false));
         state.doc_del_count =
@@ -386,7 +388,9 @@ impl<'w, 't> Writer<'w, 't> {
             Some(_) => return Err(Error::bad_request("Invalid rev format").into()),
         };
         let rev = match edit.doc.deleted {
-            true if self.tx.get(Table::Side, &key)?.is_none() => return Err(Error::missing().into()),
+            true if self.tx.get(Table::Side, &key)?.is_none() => {
+                return Err(Error::missing().into());
+            }
             true => {
                 self.tx.delete(Table::Side, key);
                 0
@@ -413,23 +417,19 @@ pub(crate) struct OldDoc {
 }
 
 /// An attachment of an edit, with its stub looked up.
-pub(crate) struct Resolved<'e> {
-    pub(crate) pending: &'e PendingAttachment,
+pub(crate) enum Resolved<'e> {
     /// What the stub stands for.
-    pub(crate) stored: Option<StoredAttachment>,
-    pub(crate) revpos: u64,
+    Stored(StoredAttachment),
+    /// What has come with the write, and the generation that it belongs to.
+    New { name: &'e str, content_type: &'e str, revpos: u64, blob: &'e NewBlob },
 }
 
 impl Resolved<'_> {
     /// What the revision's hash is made of.
     fn hashed(&self) -> (&str, &str, &settee_core::Digest) {
-        match (&self.stored, &self.pending.content) {
-            (Some(stored), _) => (&stored.name, &stored.content_type, &stored.digest),
-            (None, Content::New(blob)) => {
-                (&self.pending.name, &self.pending.content_type, &blob.digest)
-            }
-            // Never met: `resolve` has replaced every stub.
-            (None, Content::Stub { .. }) => (&self.pending.name, "", &settee_core::Digest::EMPTY),
+        match self {
+            Resolved::Stored(stored) => (&stored.name, &stored.content_type, &stored.digest),
+            Resolved::New { name, content_type, blob, .. } => (name, content_type, &blob.digest),
         }
     }
 }
@@ -445,24 +445,24 @@ impl Edit {
         pos: u64,
         find: impl Fn(&str) -> Option<StoredAttachment>,
     ) -> Result<Vec<Resolved<'_>>> {
-        let resolve = |pending: &'_ PendingAttachment| match &pending.content {
-            Content::New(_) => Ok((None, pending.revpos.unwrap_or(pos))),
-            Content::Stub { revpos } => match find(&pending.name) {
-                Some(stored) if revpos.is_none_or(|revpos| revpos == stored.revpos) => {
-                    let revpos = stored.revpos;
-                    Ok((Some(stored), revpos))
+        let mut resolved = Vec::with_capacity(self.attachments.len());
+        for PendingAttachment { name, content_type, revpos, content } in &self.attachments {
+            resolved.push(match content {
+                Content::New(blob) => {
+                    Resolved::New { name, content_type, revpos: revpos.unwrap_or(pos), blob }
                 }
-                _ => Err(Error::new(
-                    ErrorKind::MissingStub,
-                    format!("Invalid attachment stub in {} for {}", self.id, pending.name),
-                )),
-            },
-        };
-        let resolved = self.attachments.iter().map(|pending| {
-            let (stored, revpos) = resolve(pending)?;
-            Ok(Resolved { pending, stored, revpos })
-        });
-        resolved.collect()
+                Content::Stub { revpos } => match find(name) {
+                    Some(stored) if revpos.is_none_or(|revpos| revpos == stored.revpos) => {
+                        Resolved::Stored(stored)
+                    }
+                    _ => {
+                        let reason = format!("Invalid attachment stub in {} for {name}", self.id);
+                        return Err(Error::new(ErrorKind::MissingStub, reason).into());
+                    }
+                },
+            });
+        }
+        Ok(resolved)
     }
 }
 
