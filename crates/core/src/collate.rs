@@ -596,6 +596,38 @@ mod tests {
         assert_eq!((VERSION, hash.as_str()), (1, "9ab7e5e38649b55a8b8e19524cf32753"));
     }
 
+    /// What a key costs: `cargo test --release -p settee-core -- --ignored keys_cost --nocapture`.
+    #[test]
+    #[ignore = "a measurement"]
+    fn keys_cost_little() {
+        for text in ["42", "\"2024-05-17T10:11:12Z\"", "\"Straße\"", "[\"site-7\",2024,5,null]"] {
+            let key: Value = serde_json::from_str(text).unwrap();
+            let other: Value = serde_json::from_str(&text.replace('7', "8")).unwrap();
+            let mut out = Vec::new();
+            let time = |work: &mut dyn FnMut()| {
+                const ROUNDS: u32 = 1_000_000;
+                let start = std::time::Instant::now();
+                (0..ROUNDS).for_each(|_| work());
+                start.elapsed() / ROUNDS
+            };
+            let value = time(&mut || {
+                out.clear();
+                encode_key(std::hint::black_box(&key), &mut out);
+            });
+            let parsed = time(&mut || {
+                out.clear();
+                encode_key_text(std::hint::black_box(text.as_bytes()), &mut out).unwrap();
+            });
+            let compared = time(&mut || {
+                std::hint::black_box(compare(std::hint::black_box(&key), &other));
+            });
+            println!(
+                "{text}: {} bytes, {value:?}, from text {parsed:?}, compare {compared:?}",
+                out.len()
+            );
+        }
+    }
+
     /// The order as it is described, step by step.
     fn reference(collation: Collation, a: &Value, b: &Value) -> Ordering {
         fn rank(collation: Collation, value: &Value) -> usize {
