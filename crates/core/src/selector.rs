@@ -224,12 +224,11 @@ fn bad_arg(operator: &str, argument: &Value) -> Error {
 /// A value as it is shown in an error: not all of it if it is long.
 fn shown(value: &Value) -> String {
     const LONGEST: usize = 200;
-    let mut text = value.to_string();
-    if text.len() > LONGEST {
-        text.truncate(text.floor_char_boundary(LONGEST));
-        text.push('…');
+    let text = value.to_string();
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
     }
-    text
 }
 
 /// Reads selectors, up to a number of conditions.
