@@ -87,6 +87,10 @@ fn of_equal_members_the_last_counts_in_its_place() {
     let doc = parse(r#"{"_deleted":1,"_id":3,"_id":"x","_deleted":true}"#).unwrap();
     assert!(doc.deleted);
     assert_eq!(doc.id.as_deref(), Some("x"));
+    let bad = "Bad special document member: _";
+    assert_eq!(refused(r#"{"_a":1,"_id":"x","_b":2,"_id":"y","_a":1}"#).1, format!("{bad}a"));
+    let names: String = (0..100_000).map(|i| format!(r#""_{i}":[],"#)).collect();
+    assert_eq!(refused(&format!(r#"{{{names}{names}"_x":1}}"#)).1, format!("{bad}x"));
 }
 
 #[test]
