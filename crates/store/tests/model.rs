@@ -15,7 +15,7 @@ use std::ops::Bound;
 type Model = BTreeMap<(Table, Vec<u8>), Bytes>;
 
 fn variable(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|value| value.parse().expect(name))
+    std::env::var(name).ok().map(|value| value.parse().unwrap())
 }
 
 fn seed() -> u64 {

@@ -35,6 +35,8 @@ const MAX_SEALED: usize = 2;
 const MAX_RUNS: usize = 16;
 /// How often a waiting commit looks again.
 const WAIT: Duration = Duration::from_millis(1);
+/// Bytes available below which a failure behind the scenes is taken for want of space.
+const LITTLE: u64 = 8 << 20;
 /// How long mending holds up reads for those under way.
 const PATIENCE: Duration = Duration::from_millis(20);
 /// Size of the tables that compaction writes, in bytes.
@@ -116,14 +118,11 @@ impl Fjall {
 
     /// Whether there is space for this many bytes and the reserve.
     fn check_space(&self, bytes: u64) -> Result<()> {
-        if self.options.reserve == 0 {
-            return Ok(());
-        }
-        if available(&self.dir)? < self.options.reserve.saturating_add(bytes) {
+        let available = available(&self.dir)?.saturating_sub(bytes);
+        if available < self.options.reserve.max(LITTLE) {
             self.shortage.store(true, Ordering::Relaxed);
-            return Err(StoreError::Full);
         }
-        Ok(())
+        if available < self.options.reserve { Err(StoreError::Full) } else { Ok(()) }
     }
 
     /// What the failure of a write means; batches from `unacknowledged` on were not acknowledged.
@@ -132,7 +131,10 @@ impl Fjall {
             StoreError::Full => true,
             // The engine refuses without having tried, because it failed behind the scenes. If that
             // was not for want of space, we would have to trust files of which a flush failed.
-            StoreError::Poisoned(_) => self.shortage.load(Ordering::Relaxed),
+            StoreError::Poisoned(_) => {
+                let _ = self.check_space(0);
+                self.shortage.load(Ordering::Relaxed)
+            }
             _ => false,
         };
         if !full {
@@ -458,7 +460,11 @@ impl Engine for Fjall {
 
     fn compact(&self) -> Result<()> {
         self.check_space(0)?;
-        self.live()?.compact().map_err(|e| error(&e))
+        let compacted = self.live()?.compact().map_err(|e| error(&e));
+        if matches!(compacted, Err(StoreError::Full)) {
+            self.shortage.store(true, Ordering::Relaxed);
+        }
+        compacted
     }
 
     fn disk(&self) -> u64 {
