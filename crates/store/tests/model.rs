@@ -4,7 +4,10 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod common;
+
 use bytes::Bytes;
+use common::variable;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use settee_store::{Durability, Snapshot, Store, StoreError, StoreOptions, Table};
@@ -13,10 +16,6 @@ use std::ops::Bound;
 
 /// What a store should hold.
 type Model = BTreeMap<(Table, Vec<u8>), Bytes>;
-
-fn variable(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|value| value.parse().unwrap())
-}
 
 fn seed() -> u64 {
     variable("SETTEE_SEED").unwrap_or_else(rand::random)
