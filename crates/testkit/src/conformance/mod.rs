@@ -1,0 +1,223 @@
+//! The conformance list: what every implementation of [`Host`] and [`Adapter`] must do, as CouchDB
+//! does it.
+//!
+//! The cases are written once and run on each implementation there is: in memory, on disk, through
+//! HTTP, and on a real CouchDB. So nothing in them may assume what only one of them does. Update
+//! sequences are opaque: they can be handed back and compared for equality, not counted.
+//!
+//! One file per chapter of the API; [`scenarios`] holds the ones that were promised by number.
+//!
+//! A case is an async function with a [`Place`] to work in. Add yours to the table below, which a
+//! test keeps complete, and it runs everywhere.
+//!
+//! [`Adapter`]: settee::adapter::Adapter
+
+pub mod attachments;
+pub mod bulk;
+pub mod changes;
+pub mod databases;
+pub mod documents;
+pub mod listings;
+pub mod maintenance;
+pub mod revisions;
+pub mod scenarios;
+
+use futures_util::future::BoxFuture;
+use serde_json::Value;
+use settee::adapter::Host;
+use settee::prelude::*;
+use settee::{ErrorKind, Rev};
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// One case.
+#[derive(Clone, Copy)]
+pub struct Case {
+    /// Chapter and function.
+    pub name: &'static str,
+    /// Runs it; panics if it fails.
+    pub run: fn(Place) -> BoxFuture<'static, ()>,
+}
+
+/// A place for a case to work in, perhaps beside others.
+#[derive(Debug, Clone)]
+pub struct Place {
+    couch: Couch,
+    prefix: String,
+    made: Arc<AtomicU64>,
+}
+
+impl Place {
+    /// A part of a host that no other case uses.
+    pub fn new(host: Arc<dyn Host>) -> Place {
+        let prefix = format!("t{:08x}", rand::random::<u32>());
+        Place { couch: Couch::from_host(host), prefix, made: Arc::default() }
+    }
+
+    /// The host.
+    pub fn couch(&self) -> &Couch {
+        &self.couch
+    }
+
+    /// The name of a database that is this case's own.
+    pub fn name(&self, suffix: &str) -> String {
+        format!("{}-{suffix}", self.prefix)
+    }
+
+    /// A new database.
+    pub async fn db(&self) -> Database {
+        let number = self.made.fetch_add(1, Ordering::Relaxed);
+        self.couch.create(&self.name(&number.to_string())).await.unwrap()
+    }
+
+    /// Removes the case's databases.
+    pub async fn clean_up(&self) {
+        for name in self.couch.all_dbs().await.unwrap() {
+            if name.starts_with(&self.prefix) {
+                self.couch.delete(&name).await.unwrap();
+            }
+        }
+    }
+}
+
+/// Checks that something failed, and returns the reason given.
+#[track_caller]
+pub fn fails<T: Debug>(result: Result<T>, status: u16, name: &str) -> String {
+    let error = result.expect_err("this should have failed");
+    assert_eq!((error.status(), error.name()), (status, name), "{error:?}");
+    error.reason().to_owned()
+}
+
+/// Checks that a write failed with a conflict.
+#[track_caller]
+pub fn conflicts<T: Debug>(result: Result<T>) {
+    assert_eq!(fails(result, 409, "conflict"), "Document update conflict.");
+}
+
+/// Checks that there is nothing, and never was.
+#[track_caller]
+pub fn missing<T: Debug>(result: Result<T>) {
+    assert_eq!(fails(result, 404, "not_found"), "missing");
+}
+
+/// Checks that there was something, which has been deleted.
+#[track_caller]
+pub fn deleted<T: Debug>(result: Result<T>) {
+    assert_eq!(fails(result, 404, "not_found"), "deleted");
+}
+
+/// A document from JSON.
+#[track_caller]
+pub fn doc(json: Value) -> Document {
+    json.into_document().unwrap()
+}
+
+/// A revision from text.
+#[track_caller]
+pub fn rev(text: &str) -> Rev {
+    text.parse().unwrap()
+}
+
+/// Revisions from text.
+#[track_caller]
+pub fn revs<const N: usize>(texts: [&str; N]) -> Vec<Rev> {
+    texts.map(rev).into()
+}
+
+/// Writes revisions as they are elsewhere: `(rev, its ancestors with the nearest first)`.
+pub async fn graft(db: &Database, id: &str, branch: &[&str], deleted: bool, members: Value) {
+    let branch: Vec<Rev> = branch.iter().copied().map(rev).collect();
+    let mut doc = doc(members);
+    doc.id = Some(id.to_owned());
+    doc.rev = Some(branch[0].clone());
+    doc.deleted = deleted;
+    doc.revisions = Some(settee::Revisions {
+        start: branch[0].pos,
+        ids: branch.into_iter().map(|rev| rev.id).collect(),
+    });
+    for result in db.bulk_docs([doc], false).await.unwrap() {
+        result.map_err(|failed| failed.error).unwrap();
+    }
+}
+
+/// Waits until a compaction that was started is done.
+pub async fn compacted(db: &Database) {
+    while db.info().await.unwrap().compact_running {
+        crate::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
+
+/// Calls a macro with the table of all cases, by chapter.
+#[macro_export]
+macro_rules! for_all_cases {
+    ($then:ident) => {
+        $then! {
+@TABLE@
+        }
+    };
+}
+
+macro_rules! list {
+    ($($chapter:ident { $($case:ident,)* })*) => {
+        /// All cases.
+        pub fn all() -> Vec<Case> {
+            vec![$($(Case {
+                name: concat!(stringify!($chapter), "::", stringify!($case)),
+                run: |place| Box::pin($chapter::$case(place)),
+            },)*)*]
+        }
+    };
+}
+for_all_cases!(list);
+
+/// Makes a `#[test]` of each case, in a module for each chapter; to be passed to
+/// [`for_all_cases`](crate::for_all_cases) where there is a function `run(Case)`.
+#[macro_export]
+macro_rules! case_tests {
+    ($($chapter:ident { $($case:ident,)* })*) => {$(
+        mod $chapter {
+            $(
+                #[test]
+                fn $case() {
+                    super::run($crate::conformance::Case {
+                        name: concat!(stringify!($chapter), "::", stringify!($case)),
+                        run: |place| {
+                            Box::pin($crate::conformance::$chapter::$case(place))
+                        },
+                    });
+                }
+            )*
+        }
+    )*};
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    /// A case that is missing from the table would never run, and nobody would notice.
+    #[test]
+    fn the_table_has_every_case() {
+        let mut written = BTreeSet::new();
+        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/conformance");
+        for entry in std::fs::read_dir(sources).unwrap() {
+            let path = entry.unwrap().path();
+            let chapter = path.file_stem().unwrap().to_str().unwrap().to_owned();
+            if chapter == "mod" {
+                continue;
+            }
+            let source = std::fs::read_to_string(&path).unwrap();
+            for line in source.lines() {
+                if let Some((case, _)) =
+                    line.strip_prefix("pub async fn ").and_then(|rest| rest.split_once('('))
+                {
+                    written.insert(format!("{chapter}::{case}"));
+                }
+            }
+        }
+        let listed: BTreeSet<_> = super::all().iter().map(|case| case.name.to_owned()).collect();
+        assert_eq!(listed, written);
+    }
+}
