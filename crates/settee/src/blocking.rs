@@ -7,7 +7,7 @@
 //! ```
 //! use settee::blocking::Couch;
 //!
-//! let couch = Couch::memory();
+//! let couch = Couch::memory()?;
 //! let db = couch.create("example")?;
 //! db.put(r#"{"_id": "ada", "born": 1815}"#)?;
 //! db.put(r#"{"_id": "grace", "born": 1906}"#)?;
@@ -65,8 +65,8 @@ impl Couch {
     }
 
     /// [`Couch::memory`](crate::Couch::memory).
-    pub fn memory() -> Couch {
-        Couch(crate::Couch::memory())
+    pub fn memory() -> Result<Couch> {
+        crate::Couch::memory().map(Couch)
     }
 
     /// [`Couch::temporary`](crate::Couch::temporary).
@@ -399,7 +399,7 @@ impl<T> fmt::Debug for Iter<T> {
 /// An attachment that is being read: [`AttachmentReader`], blocking. It is a [`Read`].
 ///
 /// ```
-/// # let db = settee::blocking::Couch::memory().create("db")?;
+/// # let db = settee::blocking::Couch::memory()?.create("db")?;
 /// use std::io::Read;
 ///
 /// let mut doc = settee::Document::with_id("a");

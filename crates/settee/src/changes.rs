@@ -15,7 +15,7 @@ use std::sync::Arc;
 ///
 /// ```
 /// # futures_executor::block_on(async {
-/// # let db = settee::Couch::memory().create("db").await?;
+/// # let db = settee::Couch::memory()?.create("db").await?;
 /// use settee::prelude::*;
 ///
 /// for id in ["a", "b", "c"] {

@@ -10,7 +10,7 @@ use std::fmt;
 ///
 /// ```
 /// # futures_executor::block_on(async {
-/// # let db = settee::Couch::memory().create("db").await?;
+/// # let db = settee::Couch::memory()?.create("db").await?;
 /// use settee::IntoDocument;
 ///
 /// let mut docs = [

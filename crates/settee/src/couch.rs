@@ -2,7 +2,7 @@
 
 use crate::adapter::{AllDbsOptions, DbUpdate, Host};
 use crate::database::Database;
-use crate::local::Local;
+use crate::local::{Local, LocalOptions};
 use futures_core::stream::BoxStream;
 use settee_core::{Error, ErrorKind, Result};
 use std::collections::VecDeque;
@@ -24,7 +24,7 @@ const IDS_AT_A_TIME: (usize, usize) = (50, 1000);
 /// # futures_executor::block_on(async {
 /// use settee::Couch;
 ///
-/// let couch = Couch::memory();
+/// let couch = Couch::memory()?;
 /// let people = couch.create("people").await?;
 /// people.put(r#"{"_id": "ada", "born": 1815}"#).await?;
 ///
@@ -49,11 +49,12 @@ struct Inner {
 impl Couch {
     /// Opens a directory of databases, which is created if there is none.
     ///
-    /// One process at a time can have it open.
+    /// It can be open once at a time. Other options than the usual are for [`Local::open`], whose
+    /// result goes to [`from_host`](Couch::from_host).
     ///
     /// # Errors
     ///
-    /// `ServiceUnavailable` if another process has it open, `Internal` if it cannot be read or holds
+    /// `ServiceUnavailable` if it is open already, `Internal` if it cannot be read or holds
     /// something else.
     ///
     /// ```
@@ -71,12 +72,17 @@ impl Couch {
     /// # Ok::<(), settee::Error>(()) }).unwrap();
     /// ```
     pub fn open(dir: impl AsRef<Path>) -> Result<Couch> {
-        Ok(Couch::from_host(Local::open(dir.as_ref(), &Default::default())?))
+        let local = Local::open(dir, &LocalOptions::default())?;
+        Ok(Couch::from_host(Arc::new(local)))
     }
 
     /// Databases in memory, gone when the last handle is.
-    pub fn memory() -> Couch {
-        Couch::from_host(Local::memory())
+    ///
+    /// # Errors
+    ///
+    /// `Internal` if the system has no random numbers.
+    pub fn memory() -> Result<Couch> {
+        Ok(Couch::from_host(Arc::new(Local::memory()?)))
     }
 
     /// Databases in a temporary directory, which is removed with the last handle.
@@ -89,8 +95,8 @@ impl Couch {
             .prefix("settee-")
             .tempdir()
             .map_err(|error| Error::internal(Box::new(error)))?;
-        let host = Local::open(directory.path(), &Default::default())?;
-        Ok(Couch::new(host, Some(directory)))
+        let local = Local::open(directory.path(), &LocalOptions::default())?;
+        Ok(Couch::new(Arc::new(local), Some(directory)))
     }
 
     /// The comfort of a `Couch` over any implementation of [`Host`].
@@ -204,7 +210,7 @@ impl Couch {
     /// # futures_executor::block_on(async {
     /// use settee::{Couch, adapter::DbUpdateKind, prelude::*};
     ///
-    /// let couch = Couch::memory();
+    /// let couch = Couch::memory()?;
     /// let mut events = couch.events().await?;
     /// couch.create("abc").await?;
     /// let event = events.try_next().await?.unwrap();

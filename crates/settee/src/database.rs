@@ -34,7 +34,7 @@ use std::sync::Arc;
 /// # futures_executor::block_on(async {
 /// use settee::{Couch, Document};
 ///
-/// let db = Couch::memory().create("people").await?;
+/// let db = Couch::memory()?.create("people").await?;
 ///
 /// let mut ada: Document = r#"{"_id": "ada", "born": 1815}"#.parse()?;
 /// db.save(&mut ada).await?;
@@ -186,7 +186,7 @@ impl Database {
     /// # futures_executor::block_on(async {
     /// use settee::{Couch, options::GetOptions};
     ///
-    /// let db = Couch::memory().create("db").await?;
+    /// let db = Couch::memory()?.create("db").await?;
     /// let first = db.put(r#"{"_id": "a", "n": 1}"#).await?.rev;
     /// db.upsert("a", r#"{"n": 2}"#).await?;
     ///
@@ -274,7 +274,7 @@ impl Database {
     ///
     /// ```
     /// # futures_executor::block_on(async {
-    /// # let db = settee::Couch::memory().create("db").await?;
+    /// # let db = settee::Couch::memory()?.create("db").await?;
     /// use settee::prelude::*;
     ///
     /// for n in 1..=3 {
@@ -334,7 +334,7 @@ impl Database {
     ///
     /// ```
     /// # futures_executor::block_on(async {
-    /// # let db = settee::Couch::memory().create("db").await?;
+    /// # let db = settee::Couch::memory()?.create("db").await?;
     /// db.put(r#"{"_id": "secret"}"#).await?;
     /// let doc = db.get("secret").await?;
     /// let purged = db.purge([&doc]).await?.purged;
@@ -476,7 +476,7 @@ impl Database {
     ///
     /// ```
     /// # futures_executor::block_on(async {
-    /// # let db = settee::Couch::memory().create("db").await?;
+    /// # let db = settee::Couch::memory()?.create("db").await?;
     /// let saved = db.put(r#"{"_id": "a"}"#).await?;
     /// db.delete(("a", &saved.rev)).await?;
     /// assert_eq!(db.get("a").await.unwrap_err().reason(), "deleted");
@@ -514,7 +514,7 @@ impl Database {
     ///
     /// ```
     /// # futures_executor::block_on(async {
-    /// # let db = settee::Couch::memory().create("db").await?;
+    /// # let db = settee::Couch::memory()?.create("db").await?;
     /// db.put(r#"{"_id": "a", "n": 1}"#).await?;
     /// let rev = db.copy("a", "b").await?;
     /// assert!(db.copy("a", "b").await.unwrap_err().is_conflict());
@@ -569,7 +569,7 @@ impl Database {
     ///
     /// ```
     /// # futures_executor::block_on(async {
-    /// # let db = settee::Couch::memory().create("db").await?;
+    /// # let db = settee::Couch::memory()?.create("db").await?;
     /// use settee::IntoDocument;
     ///
     /// db.put(r#"{"_id": "taken"}"#).await?;
@@ -599,7 +599,7 @@ impl Database {
     ///
     /// ```
     /// # futures_executor::block_on(async {
-    /// # let db = settee::Couch::memory().create("db").await?;
+    /// # let db = settee::Couch::memory()?.create("db").await?;
     /// db.bulk_docs([r#"{"_id": "a", "_rev": "1-x"}"#, r#"{"_id": "a", "_rev": "1-y"}"#], false).await?;
     /// assert_eq!(db.get("a").await?.rev.unwrap().to_string(), "1-y");
     /// assert_eq!(db.conflicts("a").await?[0].to_string(), "1-x");
@@ -669,7 +669,7 @@ impl Database {
     /// # futures_executor::block_on(async {
     /// use settee::{Couch, Document};
     ///
-    /// let db = Couch::memory().create("db").await?;
+    /// let db = Couch::memory()?.create("db").await?;
     /// let mut doc = Document::with_id("letter");
     /// db.save(&mut doc).await?;
     /// db.put_attachment(&mut doc, "page.html", "<h1>Dear</h1>", None).await?;

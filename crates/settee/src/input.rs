@@ -144,7 +144,7 @@ impl AttachmentBody {
     /// # futures_executor::block_on(async {
     /// use settee::{AttachmentBody, Couch, Document};
     ///
-    /// let db = Couch::memory().create("db").await?;
+    /// let db = Couch::memory()?.create("db").await?;
     /// let file = std::io::Cursor::new("Foo bar"); // or a `std::fs::File`
     /// let mut doc = Document::with_id("with-file");
     /// db.put_attachment(&mut doc, "foo.txt", AttachmentBody::from_reader(file), None).await?;

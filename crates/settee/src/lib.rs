@@ -10,7 +10,7 @@
 //! use serde_json::json;
 //! use settee::Couch;
 //!
-//! let couch = Couch::temporary()?; // or Couch::open("data"), or Couch::memory()
+//! let couch = Couch::temporary()?; // or Couch::open("data")?, or Couch::memory()?
 //! let db = couch.create("example").await?;
 //!
 //! // Documents go in as JSON text, as values, or as anything serde can serialize.
@@ -63,6 +63,7 @@ mod changes;
 mod conflict;
 mod couch;
 mod database;
+mod env;
 mod input;
 
 pub use all_docs::{AllDocs, Listing};
