@@ -262,7 +262,7 @@ pub async fn a_write_is_seen_by_the_reads_that_follow_it(place: Place) {
         counter.set("n", n).unwrap();
         let saved = db.save(&mut counter).await.unwrap();
         let read = db.get("a").await.unwrap();
-        assert_eq!((read.rev, read.get("n")), (Some(saved.rev), Some(json!(n))));
+        assert_eq!((read.get("n"), read.rev), (Some(json!(n)), Some(saved.rev)));
     }
 }
 

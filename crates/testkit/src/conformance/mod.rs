@@ -26,7 +26,7 @@ use futures_util::future::BoxFuture;
 use serde_json::Value;
 use settee::adapter::Host;
 use settee::prelude::*;
-use settee::{ErrorKind, Rev};
+use settee::Rev;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -153,7 +153,67 @@ pub async fn compacted(db: &Database) {
 macro_rules! for_all_cases {
     ($then:ident) => {
         $then! {
-@TABLE@
+            attachments {
+            }
+            bulk {
+            }
+            changes {
+            }
+            databases {
+                a_database_exists_from_its_creation_to_its_deletion,
+                creating_a_database_twice_is_refused_and_harms_nothing,
+                nothing_works_on_a_database_that_is_missing,
+                a_handle_works_as_soon_as_its_database_exists,
+                illegal_names_are_refused,
+                legal_names_are_taken_as_they_are,
+                names_are_listed_in_the_order_of_their_bytes,
+                a_new_database_of_an_old_name_is_empty,
+                databases_do_not_see_each_others_documents,
+                info_counts_documents_and_deletions,
+                the_update_sequence_moves_with_writes_only,
+                security_is_kept_as_it_was_set,
+                fresh_ids_differ_and_ascend,
+                a_place_keeps_its_id,
+                creation_change_and_deletion_are_told,
+                what_happened_to_databases_can_be_read_later,
+                a_feed_ends_when_its_database_is_deleted,
+                every_operation_is_one_of_the_adapter,
+            }
+            documents {
+                a_document_is_read_as_it_was_written,
+                revisions_are_the_same_as_couchdbs,
+                the_same_edits_make_the_same_revisions_everywhere,
+                a_write_must_be_based_on_the_current_revision,
+                a_new_document_cannot_have_a_revision_already,
+                the_same_content_makes_a_new_revision_all_the_same,
+                what_is_deleted_is_told_from_what_never_was,
+                a_deletion_needs_the_current_revision,
+                a_deletion_keeps_the_members_it_is_given,
+                a_document_created_again_continues_its_generations,
+                a_document_may_be_deleted_before_it_exists,
+                any_text_is_an_id,
+                ids_beginning_with_an_underscore_are_reserved,
+                unknown_members_beginning_with_an_underscore_are_refused,
+                what_a_read_adds_may_be_written_back,
+                reads_add_what_they_are_asked_for,
+                large_documents_are_taken_up_to_the_limit,
+                local_documents_have_no_history_and_are_not_listed,
+                a_write_is_seen_by_the_reads_that_follow_it,
+                of_many_writers_of_one_revision_one_wins,
+                updates_that_try_again_lose_nothing,
+                an_upsert_writes_whatever_is_there,
+                a_copy_takes_members_and_attachments_along,
+                several_documents_are_read_in_the_order_asked_for,
+                a_deferred_write_is_visible_at_once_and_kept,
+            }
+            listings {
+            }
+            maintenance {
+            }
+            revisions {
+            }
+            scenarios {
+            }
         }
     };
 }
