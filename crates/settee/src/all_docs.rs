@@ -158,6 +158,11 @@ impl AllDocs {
     }
 
     async fn start(mut self) -> Result<Rows> {
+        let AllDocsOptions { keys, start, end, .. } = &self.options;
+        if keys.is_some() && (start.is_some() || end.is_some()) {
+            let reason = "`keys` is incompatible with `key`, `start_key` and `end_key`";
+            return Err(Error::query_parse(reason));
+        }
         if self.behind_start {
             if self.options.descending {
                 let reason = "a descending range must include its beginning";

@@ -38,7 +38,8 @@ mod disk {
     fn run(case: Case) {
         let dir = tempfile::tempdir().unwrap();
         let local = Local::open(dir.path(), &LocalOptions::default()).unwrap();
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
         let host: Arc<dyn Host> = Arc::new(local.clone());
         runtime.block_on(async { tokio::spawn(super::run(case, host)).await.unwrap() });
         drop(runtime);

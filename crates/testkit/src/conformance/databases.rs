@@ -1,4 +1,5 @@
 //! Databases: creating, listing, describing and deleting them, and what is told of that.
+#![allow(missing_docs)] // A case is described by its name.
 
 use super::{Place, deleted, doc, fails};
 use crate::time::soon;
@@ -115,7 +116,10 @@ pub async fn names_are_listed_in_the_order_of_their_bytes(place: Place) {
     };
     let all = AllDbsOptions::default();
     assert_eq!(ours(&all).await, suffixes);
-    assert_eq!(ours(&AllDbsOptions { limit: Some(2), skip: 1, ..all.clone() }).await, ["a(", "a/b"]);
+    assert_eq!(
+        ours(&AllDbsOptions { limit: Some(2), skip: 1, ..all.clone() }).await,
+        ["a(", "a/b"]
+    );
     let range = AllDbsOptions {
         start: Some(place.name("a(")),
         end: Some(place.name("a_")),

@@ -1,4 +1,5 @@
 //! Single documents: writing, reading, deleting, copying; their ids and what is in them.
+#![allow(missing_docs)] // A case is described by its name.
 
 use super::{Place, conflicts, deleted, doc, fails, missing, rev};
 use futures_util::future::join_all;
@@ -141,10 +142,49 @@ pub async fn any_text_is_an_id(place: Place) {
     let db = place.db().await;
     let long = "x".repeat(1000);
     let ids = [
-        " ", "!", "\"", "#", "%", "%2F", "%00", "&", "'", "+", ".", "..", "../a", "/", "//", "0", "?",
-        "A", "\\", "a", "a b", "a/", "a/b", "a/b/c", "a\tb", "a=b&c", "é", "e\u{301}", "føø", "東京",
-        "😀", "\u{ffff}", "\u{10ffff}", "null", "{}", "[]", "_design/a", "_design/a/b", "_design/é ?",
-        "_local/a", "_local/a/b", "_local/é ?", &long,
+        " ",
+        "!",
+        "\"",
+        "#",
+        "%",
+        "%2F",
+        "%00",
+        "&",
+        "'",
+        "+",
+        ".",
+        "..",
+        "../a",
+        "/",
+        "//",
+        "0",
+        "?",
+        "A",
+        "\\",
+        "a",
+        "a b",
+        "a/",
+        "a/b",
+        "a/b/c",
+        "a\tb",
+        "a=b&c",
+        "é",
+        "e\u{301}",
+        "føø",
+        "東京",
+        "😀",
+        "\u{ffff}",
+        "\u{10ffff}",
+        "null",
+        "{}",
+        "[]",
+        "_design/a",
+        "_design/a/b",
+        "_design/é ?",
+        "_local/a",
+        "_local/a/b",
+        "_local/é ?",
+        &long,
     ];
     for (n, id) in ids.iter().enumerate() {
         let saved = db.put_at(id, json!({"n": n})).await.unwrap_or_else(|e| panic!("{id:?}: {e}"));
@@ -283,7 +323,8 @@ pub async fn updates_that_try_again_lose_nothing(place: Place) {
     db.put(json!({"_id": "counter", "n": 0})).await.unwrap();
     let writer = async || {
         for _ in 0..10 {
-            let add = |doc: &mut Document| doc.set("n", doc.get("n").unwrap().as_u64().unwrap() + 1);
+            let add =
+                |doc: &mut Document| doc.set("n", doc.get("n").unwrap().as_u64().unwrap() + 1);
             db.update_with("counter", add).await.unwrap();
         }
     };

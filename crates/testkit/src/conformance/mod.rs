@@ -24,9 +24,9 @@ pub mod scenarios;
 
 use futures_util::future::BoxFuture;
 use serde_json::Value;
+use settee::Rev;
 use settee::adapter::Host;
 use settee::prelude::*;
-use settee::Rev;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -154,10 +154,63 @@ macro_rules! for_all_cases {
     ($then:ident) => {
         $then! {
             attachments {
+                an_attachment_is_read_as_it_was_written,
+                an_attachment_creates_its_document,
+                an_attachment_must_go_to_the_current_revision,
+                what_is_missing_is_told_apart,
+                replacing_and_removing_make_new_revisions,
+                a_document_keeps_its_attachments_by_their_stubs,
+                a_stub_without_attachment_is_refused,
+                inline_attachments_are_stored_with_the_document,
+                contents_are_read_with_the_document_if_asked_for,
+                texts_are_stored_compressed,
+                what_comes_compressed_is_stored_as_it_comes,
+                a_wrong_digest_is_refused,
+                large_attachments_are_streamed_both_ways,
+                a_body_that_fails_leaves_nothing,
+                parts_are_read_of_an_attachment,
+                contents_may_follow_the_document,
+                contents_that_follow_may_name_themselves,
+                contents_that_do_not_follow_are_an_error,
+                any_text_is_a_name,
+                local_documents_have_no_attachments,
+                leaves_have_their_own_attachments,
+                equal_contents_go_one_by_one,
+                attachments_from_elsewhere_keep_their_generation,
             }
             bulk {
+                results_come_in_the_order_of_the_documents,
+                nothing_may_be_written,
+                of_equal_ids_the_first_is_written,
+                documents_are_created_changed_and_deleted_together,
+                one_bad_document_does_not_hold_up_the_others,
+                a_thousand_documents_are_written_at_once,
+                revisions_from_elsewhere_never_conflict,
+                many_revisions_are_read_at_once,
+                the_latest_revisions_are_read_at_once,
             }
             changes {
+                every_document_is_told_once_with_its_newest_change,
+                an_empty_database_has_no_changes,
+                a_reader_goes_on_where_it_was,
+                a_reader_may_begin_now,
+                a_sequence_that_is_none_is_refused,
+                newest_first_if_descending,
+                all_leaves_are_told_with_the_winner_first,
+                a_losing_leaf_is_a_change_too,
+                only_the_documents_asked_for_are_told,
+                only_design_documents_are_told_if_asked_for,
+                documents_come_along_when_asked_for,
+                attachments_come_along_when_asked_for,
+                a_long_feed_is_streamed_whole,
+                a_live_feed_tells_what_is_there_and_then_what_happens,
+                a_waiting_feed_is_woken,
+                a_live_feed_from_now_misses_nothing_after_it_was_asked_for,
+                a_live_feed_says_when_it_has_caught_up,
+                a_live_feed_passes_over_what_is_filtered_out,
+                a_live_feed_ends_at_its_limit,
+                every_live_feed_sees_every_document,
+                a_purged_document_is_not_told_any_more,
             }
             databases {
                 a_database_exists_from_its_creation_to_its_deletion,
@@ -207,10 +260,53 @@ macro_rules! for_all_cases {
                 a_deferred_write_is_visible_at_once_and_kept,
             }
             listings {
+                documents_are_listed_in_the_order_of_their_ids_bytes,
+                rows_tell_the_winning_revision,
+                ranges_include_their_ends_unless_told_otherwise,
+                descending_ranges_begin_with_the_highest,
+                limit_and_skip_cut_the_listing,
+                deleted_documents_are_not_listed,
+                keys_have_a_row_each_in_their_order,
+                documents_come_along_when_asked_for,
+                the_update_sequence_comes_along_when_asked_for,
+                design_and_local_documents_have_their_own_listings,
+                a_long_listing_is_streamed_whole,
+                keys_and_a_range_contradict_each_other,
+                a_listing_shows_one_moment,
             }
             maintenance {
+                compaction_drops_old_revisions_and_nothing_else,
+                writers_go_on_during_compaction,
+                a_purged_document_never_was,
+                purging_one_leaf_leaves_the_others,
+                only_leaves_are_purged,
+                a_purged_deletion_is_gone_too,
+                purges_are_listed,
+                how_many_purges_are_listed_can_be_set,
+                writes_can_be_made_durable,
+                indexes_can_be_cleaned_up,
+                sizes_grow_with_what_is_stored,
             }
             revisions {
+                revisions_from_elsewhere_are_stored_as_they_are,
+                a_revision_that_is_here_already_changes_nothing,
+                a_revision_from_elsewhere_may_come_alone,
+                a_branch_joins_what_is_known_of_it,
+                of_two_leaves_the_higher_one_wins,
+                the_order_of_arrival_does_not_matter,
+                a_deleted_leaf_wins_only_over_deleted_ones,
+                deleting_the_winner_leaves_the_next_one,
+                every_leaf_can_be_edited,
+                a_conflict_is_resolved_by_deleting_the_losers,
+                all_leaves_can_be_read_at_once,
+                certain_revisions_can_be_read_at_once,
+                the_latest_of_a_revision_are_the_leaves_behind_it,
+                what_is_missing_is_told_with_what_it_may_descend_from,
+                the_history_is_remembered_up_to_its_limit,
+                a_forgotten_history_does_not_conflict_with_itself,
+                compaction_shows_in_the_revisions_status,
+                revisions_of_any_text_are_taken,
+                many_conflicts_and_a_long_history_are_kept,
             }
             scenarios {
             }
