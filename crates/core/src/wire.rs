@@ -338,39 +338,38 @@ pub fn parse_bulk_get(
     let docs = docs
         .filter(|docs| docs.starts_with('['))
         .ok_or_else(|| Error::bad_request("Missing JSON list of 'docs'."))?;
-    Ok(json::elements(docs).map(read_bulk_get_item).collect())
+    let mut items = Vec::new();
+    for entry in json::elements(docs) {
+        let mut item = BulkGetItem { id: String::new(), rev: None, atts_since: Vec::new() };
+        items.push(match read_bulk_get_item(entry, &mut item) {
+            Ok(()) => Ok(item),
+            Err(error) => Err(DocError { id: item.id, rev: item.rev, error }),
+        });
+    }
+    Ok(items)
 }
 
-fn read_bulk_get_item(entry: &str) -> Result<BulkGetItem, DocError> {
-    let mut item = BulkGetItem { id: String::new(), rev: None, atts_since: Vec::new() };
-    let fail =
-        |item: &BulkGetItem, error| DocError { id: item.id.clone(), rev: item.rev.clone(), error };
-    let bad = |item: &BulkGetItem, reason| Err(fail(item, Error::bad_request(reason)));
+/// Fills in an entry as far as it is good.
+fn read_bulk_get_item(entry: &str, item: &mut BulkGetItem) -> Result<(), Error> {
     if !entry.starts_with('{') {
-        return bad(&item, "document must be a JSON object");
+        return Err(Error::bad_request("document must be a JSON object"));
     }
     let member = |name| json::members(entry).find(|member| member.0 == name).map(|m| m.1);
-    match member("id") {
-        None => return bad(&item, "document id missed"),
-        Some(id) => {
-            let Some(id) = json::string(id) else {
-                let error = Error::new(ErrorKind::IllegalDocId, "Document id must be a string");
-                return Err(fail(&item, error));
-            };
-            item.id = id.into_owned();
-            check_doc_id(&item.id).map_err(|error| fail(&item, error))?;
-        }
-    }
+    let id = member("id").ok_or_else(|| Error::bad_request("document id missed"))?;
+    item.id = json::string(id)
+        .ok_or_else(|| Error::new(ErrorKind::IllegalDocId, "Document id must be a string"))?
+        .into_owned();
+    check_doc_id(&item.id)?;
     if let Some(rev) = member("rev") {
-        item.rev = Some(read_rev(rev).map_err(|error| fail(&item, error))?);
+        item.rev = Some(read_rev(rev)?);
     }
     if let Some(since) = member("atts_since") {
         if !since.starts_with('[') {
-            return bad(&item, "att_since value must be array of revs.");
+            return Err(Error::bad_request("att_since value must be array of revs."));
         }
-        item.atts_since = read_revs(since).map_err(|error| fail(&item, error))?;
+        item.atts_since = read_revs(since)?;
     }
-    Ok(item)
+    Ok(())
 }
 
 /// Document ids with revisions: `_revs_diff`, `_missing_revs`, `_purge`.
