@@ -491,7 +491,11 @@ impl Database {
         let rev = Some(needed(rev)?.clone());
         let tombstone =
             Document { id: Some(id.to_owned()), rev, deleted: true, ..Document::default() };
-        self.write(tombstone, Durability::Flush).await
+        match self.write(tombstone, Durability::Flush).await {
+            // A document that is not there is told from one that somebody has changed.
+            Err(error) if error.is_conflict() => Err(self.get(id).await.err().unwrap_or(error)),
+            done => done,
+        }
     }
 
     /// Deletes a document whatever its revision.
@@ -693,9 +697,6 @@ impl Database {
         body: impl Into<AttachmentBody>,
         content_type: Option<&str>,
     ) -> Result<Saved> {
-        if name.is_empty() {
-            return Err(Error::bad_request("an attachment must have a name"));
-        }
         self.identify(doc).await?;
         let AttachmentBody { length, stream } = body.into();
         let content_type = content_type.unwrap_or_else(|| guess_content_type(name)).to_owned();

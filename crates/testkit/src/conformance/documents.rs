@@ -97,7 +97,11 @@ pub async fn a_deletion_needs_the_current_revision(place: Place) {
     conflicts(db.delete(("a", &first)).await);
     assert_eq!(fails(db.delete("a").await, 400, "bad_request"), "a revision is required");
     assert!(db.contains("a").await.unwrap());
-    assert!(db.delete_current("never").await.unwrap_err().is_not_found());
+    missing(db.delete_current("never").await);
+    missing(db.delete(("never", &first)).await);
+    let gone = db.delete_current("a").await.unwrap().rev;
+    deleted(db.delete(("a", &first)).await);
+    assert!(gone.pos == 3 && db.get("a").await.is_err());
 }
 
 pub async fn a_deletion_keeps_the_members_it_is_given(place: Place) {

@@ -156,6 +156,7 @@ macro_rules! for_all_cases {
             attachments {
                 an_attachment_is_read_as_it_was_written,
                 an_attachment_creates_its_document,
+                an_attachment_written_by_itself_comes_first,
                 an_attachment_must_go_to_the_current_revision,
                 what_is_missing_is_told_apart,
                 replacing_and_removing_make_new_revisions,
