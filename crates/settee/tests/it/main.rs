@@ -4,6 +4,8 @@
 //! - `couch`: what is particular to `Couch` and the embedded engine: directories, handles, ids.
 //! - `random`: random operations, compared with the testkit's model.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod conformance;
 mod couch;
 mod random;
