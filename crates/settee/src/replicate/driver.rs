@@ -15,7 +15,7 @@ use super::events::{Control, ReplicationEvent, ReplicationResult, ReplicationSta
 use super::id::Identity;
 use super::transfer::{Batch, Done, Transfer};
 use super::{Call, ReplicateOptions};
-use crate::adapter::{Adapter, ChangesStream};
+use crate::adapter::{Adapter, ChangesStream, Location};
 use crate::env::{self, Sleep};
 use futures_core::future::BoxFuture;
 use futures_util::future::{Either, select};
@@ -73,10 +73,15 @@ impl Driver {
 
     async fn attempts(&self) -> Result<ReplicationResult> {
         let start_time = env::now_micros();
+        let (source, target) = (self.source.location(), self.target.location());
+        let here = match (&target, &source) {
+            (Location::Local { place, .. }, _) | (_, Location::Local { place, .. }) => place,
+            _ => "",
+        };
         let replication_id = Identity {
-            place: self.options.place.as_deref().unwrap_or_default(),
-            source: &self.source.location(),
-            target: &self.target.location(),
+            place: self.options.place.as_deref().unwrap_or(here),
+            source: &source,
+            target: &target,
             filter: &self.options.filter,
             winning_revs_only: self.options.winning_revs_only,
             since: self.options.since.as_ref(),

@@ -124,11 +124,9 @@ impl ReplicationResult {
     ///
     /// ```
     /// # futures_executor::block_on(async {
-    /// # use settee::adapter::Host;
-    /// # let place = settee::local::Local::memory()?;
-    /// # for name in ["a", "b"] { place.create(name).await?; }
-    /// # let (source, target) = (place.database("a")?, place.database("b")?);
-    /// let result = settee::replicate::Replication::new(source, target).run().await?;
+    /// # let couch = settee::Couch::memory()?;
+    /// # let (a, b) = (couch.create("a").await?, couch.create("b").await?);
+    /// let result = a.replicate_to(&b).run().await?;
     /// assert_eq!(result.to_pouchdb()["status"], "complete");
     /// # Ok::<(), settee::Error>(()) }).unwrap();
     /// ```

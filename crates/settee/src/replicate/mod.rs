@@ -10,18 +10,17 @@
 //!
 //! ```
 //! # futures_executor::block_on(async {
-//! # let place = settee::local::Local::memory()?;
-//! # use settee::adapter::Host;
-//! # for name in ["phone", "desk"] { place.create(name).await?; }
-//! # let (phone, desk) = (place.database("phone")?, place.database("desk")?);
+//! use settee::Couch;
 //! use settee::replicate::Replication;
 //!
-//! # phone.put(r#"{"_id": "milk"}"#.parse()?, None, &Default::default()).await?;
-//! let result = Replication::new(phone.clone(), desk.clone()).run().await?;
+//! let couch = Couch::memory()?;
+//! let (phone, desk) = (couch.create("phone").await?, couch.create("desk").await?);
+//! phone.put(r#"{"_id": "milk"}"#).await?;
+//! let result = Replication::new(&phone, &desk).run().await?;
 //! assert_eq!(result.counters.docs_written, 1);
 //!
 //! // The second time there is nothing left to do.
-//! let result = Replication::new(phone, desk).run().await?;
+//! let result = Replication::new(&phone, &desk).run().await?;
 //! assert!(result.no_changes);
 //! # Ok::<(), settee::Error>(()) }).unwrap();
 //! ```
@@ -91,7 +90,8 @@ pub struct ReplicateOptions {
     pub retries: u32,
     /// How long to wait before trying again.
     pub backoff: Backoff,
-    /// The id of the place that runs this, which is part of the replication's id.
+    /// The id of the place that runs this, which is part of the replication's id. If not given, it is
+    /// that of the database in this process.
     pub place: Option<String>,
 }
 
@@ -128,7 +128,11 @@ pub struct Replication {
 
 impl Replication {
     /// From `source` to `target`.
-    pub fn new(source: Arc<dyn Adapter>, target: Arc<dyn Adapter>) -> Replication {
+    pub fn new(
+        source: impl Into<Arc<dyn Adapter>>,
+        target: impl Into<Arc<dyn Adapter>>,
+    ) -> Replication {
+        let (source, target) = (source.into(), target.into());
         Replication { source, target, options: ReplicateOptions::default() }
     }
 
@@ -243,16 +247,14 @@ impl Replication {
     ///
     /// ```
     /// # futures_executor::block_on(async {
-    /// # let place = settee::local::Local::memory()?;
-    /// # use settee::adapter::Host;
-    /// # for name in ["a", "b"] { place.create(name).await?; }
-    /// # let (a, b) = (place.database("a")?, place.database("b")?);
+    /// # let couch = settee::Couch::memory()?;
+    /// # let (a, b) = (couch.create("a").await?, couch.create("b").await?);
     /// use futures_util::StreamExt;
-    /// use settee::replicate::{Replication, ReplicationEvent};
+    /// use settee::replicate::ReplicationEvent;
     ///
-    /// let live = Replication::new(a.clone(), b.clone()).live().start()?;
+    /// let live = a.replicate_to(&b).live().start()?;
     /// let mut events = live.events();
-    /// a.put(r#"{"_id": "milk"}"#.parse()?, None, &Default::default()).await?;
+    /// a.put(r#"{"_id": "milk"}"#).await?;
     /// while let Some(event) = events.next().await {
     ///     if let ReplicationEvent::Change(progress) = event {
     ///         assert_eq!(progress.counters.docs_written, 1);

@@ -15,18 +15,15 @@ use std::sync::Arc;
 ///
 /// ```
 /// # futures_executor::block_on(async {
-/// # let place = settee::local::Local::memory()?;
-/// # use settee::adapter::Host;
-/// # for name in ["phone", "desk"] { place.create(name).await?; }
-/// # let (phone, desk) = (place.database("phone")?, place.database("desk")?);
-/// use settee::replicate::Sync;
+/// use settee::Couch;
 ///
-/// phone.put(r#"{"_id": "milk"}"#.parse()?, None, &Default::default()).await?;
-/// desk.put(r#"{"_id": "bread"}"#.parse()?, None, &Default::default()).await?;
-/// let result = Sync::new(phone.clone(), desk.clone()).run().await?;
+/// let couch = Couch::memory()?;
+/// let (phone, desk) = (couch.create("phone").await?, couch.create("desk").await?);
+/// phone.put(r#"{"_id": "milk"}"#).await?;
+/// desk.put(r#"{"_id": "bread"}"#).await?;
+/// let result = phone.sync(&desk).run().await?;
 /// assert!(result.push.ok && result.pull.ok);
-/// assert_eq!(phone.info().await?.doc_count, 2);
-/// assert_eq!(desk.info().await?.doc_count, 2);
+/// assert_eq!((phone.len().await?, desk.len().await?), (2, 2));
 /// # Ok::<(), settee::Error>(()) }).unwrap();
 /// ```
 #[derive(Debug, Clone)]
@@ -38,7 +35,8 @@ pub struct Sync {
 
 impl Sync {
     /// Between `here` and `there`.
-    pub fn new(here: Arc<dyn Adapter>, there: Arc<dyn Adapter>) -> Sync {
+    pub fn new(here: impl Into<Arc<dyn Adapter>>, there: impl Into<Arc<dyn Adapter>>) -> Sync {
+        let (here, there) = (here.into(), there.into());
         Sync {
             push: Replication::new(here.clone(), there.clone()),
             pull: Replication::new(there, here),
