@@ -48,8 +48,8 @@ pub(crate) struct Inner {
     uuid: String,
     /// The databases used so far, by name.
     open: RwLock<HashMap<String, Arc<Shared>>>,
-    /// Whether a compaction of the whole store is under way.
-    pub(crate) compacting: Mutex<bool>,
+    /// Held while the whole store is compacted.
+    pub(crate) compacting: Mutex<()>,
 }
 
 /// What the handles of one database share.

@@ -124,13 +124,16 @@ impl Fjall {
         self.broken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether there is space for this many bytes and the reserve.
-    fn check_space(&self, bytes: u64) -> Result<()> {
+    /// Whether there is space for this many bytes and the reserve, or half of it for what gives back
+    /// space: a full disk could not be helped otherwise.
+    fn check_space(&self, bytes: u64, frees: bool) -> Result<()> {
         let available = available(&self.dir)?.saturating_sub(bytes);
-        if available < self.options.reserve.max(LITTLE) {
+        let reserve = self.options.reserve;
+        if available < reserve.max(LITTLE) {
             self.shortage.store(true, Ordering::Relaxed);
         }
-        if available < self.options.reserve { Err(StoreError::Full) } else { Ok(()) }
+        let needed = if frees { reserve / 2 } else { reserve };
+        if available < needed { Err(StoreError::Full) } else { Ok(()) }
     }
 
     /// What the failure of a write means; batches from `unacknowledged` on were not acknowledged.
@@ -140,7 +143,7 @@ impl Fjall {
             // The engine refuses without having tried, because it failed behind the scenes. If that
             // was not for want of space, we would have to trust files of which a flush failed.
             StoreError::Poisoned(_) => {
-                let _ = self.check_space(0);
+                let _ = self.check_space(0, false);
                 self.shortage.load(Ordering::Relaxed)
             }
             _ => false,
@@ -410,8 +413,8 @@ impl Engine for Fjall {
         }
     }
 
-    fn ready(&self, bytes: u64) -> Result<()> {
-        self.check_space(bytes)?;
+    fn ready(&self, bytes: u64, frees: bool) -> Result<()> {
+        self.check_space(bytes, frees)?;
         self.mend()?;
         let live = self.live()?;
         live.backpressure(MAX_SEALED, MAX_RUNS).map_err(|e| self.failed(&e, u64::MAX))
@@ -444,14 +447,14 @@ impl Engine for Fjall {
     fn flush(&self) -> Result<()> {
         if self.broken().is_some() {
             // Mending flushes everything.
-            return self.ready(0);
+            return self.ready(0, true);
         }
         let persisted = self.live()?.db.persist(PersistMode::SyncData);
         persisted.map_err(|e| self.failed(&e, u64::MAX))
     }
 
     fn compact(&self) -> Result<()> {
-        self.check_space(0)?;
+        self.check_space(0, true)?;
         let compacted = self.live()?.compact().map_err(|e| error(&e));
         if matches!(compacted, Err(StoreError::Full)) {
             self.shortage.store(true, Ordering::Relaxed);
