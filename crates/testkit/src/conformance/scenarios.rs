@@ -583,9 +583,9 @@ pub async fn u_030_copies(place: Place) {
     let copied = db.get("bar").await.unwrap();
     assert_eq!((copied.get("status"), copied.rev), (Some(json!("testing")), Some(rev)));
 
-    let foo = db.get("foo").await.unwrap();
-    db.copy(&foo, "baz").await.unwrap();
-    db.copy(&foo, &Document::with_id("qux")).await.unwrap();
+    let source = db.get("foo").await.unwrap();
+    db.copy(&source, "baz").await.unwrap();
+    db.copy(&source, &Document::with_id("qux")).await.unwrap();
     assert_eq!(db.len().await.unwrap(), 4);
 }
 
@@ -609,9 +609,9 @@ pub async fn u_031_032_one_change_is_told_at_once_or_later(place: Place) {
 pub async fn u_033_one_document_is_purged(place: Place) {
     let db = place.db().await;
     db.put(json!({"_id": "foo", "status": "testing"})).await.unwrap();
-    let foo = db.get("foo").await.unwrap();
-    let purged = db.purge([&foo]).await.unwrap().purged;
-    assert_eq!(purged, RevsByDoc::from([("foo".to_owned(), vec![foo.rev.unwrap()])]));
+    let source = db.get("foo").await.unwrap();
+    let purged = db.purge([&source]).await.unwrap().purged;
+    assert_eq!(purged, RevsByDoc::from([("foo".to_owned(), vec![source.rev.unwrap()])]));
     fails(db.purge(["foo"]).await, 400, "bad_request");
 }
 
