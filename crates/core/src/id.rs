@@ -62,10 +62,57 @@ pub fn check_doc_id(id: &str) -> Result<DocKind> {
     match id {
         "" => illegal("Document id must not be empty"),
         _ if id.len() > MAX_DOC_ID => illegal("Document id is too long"),
-        "_design/" | "_local/" => illegal("Illegal document id `_design/` or `_local/`"),
+        "_design/" => illegal("Illegal document id `_design/`"),
+        "_local/" => illegal("Illegal document id `_local/`"),
         _ if id.starts_with("_design/") => Ok(DocKind::Design),
         _ if id.starts_with("_local/") => Ok(DocKind::Local),
-        _ if id.starts_with('_') => illegal("Only reserved document ids may start with underscore."),
+        _ if id.starts_with('_') => {
+            illegal("Only reserved document ids may start with underscore.")
+        }
         _ => Ok(DocKind::Normal),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn database_names_follow_the_rule() {
+        for name in ["a", "db", "a0_$()+-/z", "_users", "_replicator", "_global_changes"] {
+            check_database_name(name).unwrap();
+        }
+        for name in ["", "A", "0", "-a", "aB", "a.b", "a b", "_other", "a\u{e9}", "../a", "a\0"] {
+            let error = check_database_name(name).unwrap_err();
+            assert_eq!(error.name(), "illegal_database_name", "{name:?}");
+        }
+        check_database_name(&"a".repeat(MAX_DATABASE_NAME)).unwrap();
+        let error = check_database_name(&"a".repeat(MAX_DATABASE_NAME + 1)).unwrap_err();
+        assert_eq!(error.name(), "database_name_too_long");
+    }
+
+    #[test]
+    fn document_ids_follow_the_rule() {
+        for (id, kind) in [
+            ("x", DocKind::Normal),
+            ("a/b _c", DocKind::Normal),
+            ("\u{1f980}", DocKind::Normal),
+            ("_design/x", DocKind::Design),
+            ("_local/x", DocKind::Local),
+        ] {
+            assert_eq!(check_doc_id(id).unwrap(), kind);
+        }
+        for (id, reason) in [
+            ("", "Document id must not be empty"),
+            ("_design/", "Illegal document id `_design/`"),
+            ("_local/", "Illegal document id `_local/`"),
+            ("_x", "Only reserved document ids may start with underscore."),
+            ("_designer", "Only reserved document ids may start with underscore."),
+        ] {
+            let error = check_doc_id(id).unwrap_err();
+            assert_eq!((error.name(), error.reason()), ("illegal_docid", reason));
+        }
+        assert!(check_doc_id(&"x".repeat(MAX_DOC_ID)).is_ok());
+        assert!(check_doc_id(&"x".repeat(MAX_DOC_ID + 1)).is_err());
     }
 }

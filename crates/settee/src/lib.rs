@@ -1,2 +1,4 @@
 //! settee
 pub mod adapter;
+mod env;
+pub mod local;

@@ -1,0 +1,427 @@
+//! The place: which databases there are, and what happens to them.
+
+use super::schema::{DbEntry, DbId, DbState, meta};
+use super::{Fail, Result, corrupt};
+use crate::adapter::{Adapter, AllDbsOptions, DbUpdate, DbUpdateKind, Host};
+use crate::env;
+use crate::local::adapter::LocalDatabase;
+use async_trait::async_trait;
+use event_listener::Event;
+use futures_core::stream::BoxStream;
+use futures_util::stream;
+use settee_core::json::Limits;
+use settee_core::{Error, ErrorKind, id};
+use settee_store::{Durability, Store, StoreOptions, Table, Tx};
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+/// How a directory of databases is opened.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct LocalOptions {
+    /// The store's.
+    pub store: StoreOptions,
+    /// Bounds on what is written.
+    pub limits: Limits,
+}
+
+/// A directory of databases, or a place in memory: the embedded [`Host`].
+#[derive(Clone)]
+pub struct Local {
+    pub(crate) inner: Arc<Inner>,
+}
+
+impl std::fmt::Debug for Local {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Local").field("store", &self.inner.store).finish_non_exhaustive()
+    }
+}
+
+pub(crate) struct Inner {
+    pub(crate) store: Store,
+    pub(crate) limits: Limits,
+    pub(crate) ids: env::IdGenerator,
+    pub(crate) updates: Updates,
+    uuid: String,
+    /// The databases used so far, by name.
+    open: RwLock<HashMap<String, Arc<Shared>>>,
+    /// Whether a compaction of the whole store is under way.
+    pub(crate) compacting: Mutex<bool>,
+}
+
+/// What the handles of one database share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) id: DbId,
+    pub(crate) name: String,
+    pub(crate) created: u64,
+    /// Notified after every commit that changed a document.
+    pub(crate) changed: Event,
+    pub(crate) deleted: AtomicBool,
+    pub(crate) compacting: AtomicBool,
+}
+
+impl Local {
+    /// Opens or creates a directory of databases, and locks it.
+    ///
+    /// # Errors
+    ///
+    /// `ServiceUnavailable` if another process has it open; `Internal` if it is no such directory,
+    /// of a newer format, or cannot be read or written.
+    pub fn open(dir: impl AsRef<Path>, options: &LocalOptions) -> settee_core::Result<Local> {
+        let store = Store::open(dir.as_ref(), &options.store).map_err(Fail::from)?;
+        Ok(Local::with_store(store, options.limits)?)
+    }
+
+    /// A place in memory, gone when the last handle is.
+    pub fn memory() -> settee_core::Result<Local> {
+        Ok(Local::with_store(Store::memory(), Limits::default())?)
+    }
+
+    fn with_store(store: Store, limits: Limits) -> Result<Local> {
+        let fresh = env::hex(&env::random::<16>()?);
+        let uuid = store.transact(Durability::Flush, move |tx| -> Result<String> {
+            super::attachments::drop_unfinished_uploads(tx)?;
+            if let Some(uuid) = tx.get(Table::Meta, meta::UUID)? {
+                return Ok(String::from_utf8_lossy(&uuid).into_owned());
+            }
+            tx.put(Table::Meta, meta::UUID, fresh.clone());
+            Ok(fresh)
+        })?;
+        Ok(Local {
+            inner: Arc::new(Inner {
+                store,
+                limits,
+                uuid,
+                ids: env::IdGenerator::default(),
+                updates: Updates::default(),
+                open: RwLock::default(),
+                compacting: Mutex::default(),
+            }),
+        })
+    }
+
+    /// What the store has done since it was opened, and what it takes.
+    pub fn store_stats(&self) -> settee_store::StoreStats {
+        self.inner.store.stats()
+    }
+
+    /// Compacts every database and gives back space. Blocks until done.
+    ///
+    /// # Errors
+    ///
+    /// Those of the store.
+    pub fn compact(&self) -> settee_core::Result<()> {
+        for name in self.names(&AllDbsOptions::default())? {
+            // A database may be deleted while this runs.
+            if let Ok(db) = self.inner.shared(&name) {
+                super::maintenance::forget_old_bodies(&self.inner.store, db.id)?;
+            }
+        }
+        Ok(self.inner.store.compact().map_err(Fail::from)?)
+    }
+
+    fn names(&self, options: &AllDbsOptions) -> Result<Vec<String>> {
+        let bound = |name: &Option<String>, inclusive: bool| {
+            name.as_ref().map(|name| match inclusive {
+                true => Bound::Included(meta::name(name)),
+                false => Bound::Excluded(meta::name(name)),
+            })
+        };
+        let (low, high) = match options.descending {
+            false => (bound(&options.start, true), bound(&options.end, options.inclusive_end)),
+            true => (bound(&options.end, options.inclusive_end), bound(&options.start, true)),
+        };
+        let low = low.unwrap_or(Bound::Included(b"d/".to_vec()));
+        let high = high.unwrap_or(Bound::Excluded(b"d0".to_vec()));
+        if empty_range(&low, &high) {
+            return Ok(Vec::new());
+        }
+        let rows =
+            self.inner.store.snapshot().range(Table::Meta, (as_slice(&low), as_slice(&high)));
+        let limit = options.limit.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
+        let name = |row: settee_store::Result<settee_store::Row>| -> Result<String> {
+            let (key, _) = row?;
+            let name = meta::name_in(&key).ok_or_else(|| corrupt("name of a database"))?;
+            Ok(name.to_owned())
+        };
+        let skip = usize::try_from(options.skip).unwrap_or(usize::MAX);
+        match options.descending {
+            false => rows.skip(skip).take(limit).map(name).collect(),
+            true => rows.rev().skip(skip).take(limit).map(name).collect(),
+        }
+    }
+}
+
+/// A range that the store would take for reversed.
+pub(crate) fn empty_range(low: &Bound<Vec<u8>>, high: &Bound<Vec<u8>>) -> bool {
+    match (low, high) {
+        (Bound::Included(low), Bound::Included(high)) => low > high,
+        (
+            Bound::Included(low) | Bound::Excluded(low),
+            Bound::Excluded(high) | Bound::Included(high),
+        ) => low >= high,
+        _ => false,
+    }
+}
+
+pub(crate) fn as_slice(bound: &Bound<Vec<u8>>) -> Bound<&[u8]> {
+    bound.as_ref().map(Vec::as_slice)
+}
+
+impl Inner {
+    /// The open database of a name.
+    pub(crate) fn shared(&self, name: &str) -> Result<Arc<Shared>> {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(shared) = open.get(name) {
+            return Ok(shared.clone());
+        }
+        drop(open);
+        let entry = || -> Result<DbEntry> {
+            let row = self.store.get(Table::Meta, &meta::name(name))?;
+            Ok(DbEntry::decode(&row.ok_or_else(Error::no_database)?)?)
+        };
+        let DbEntry { id, created } = entry()?;
+        let shared = {
+            let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+            let shared = open.entry(name.to_owned()).or_insert_with(|| {
+                Arc::new(Shared {
+                    id,
+                    name: name.to_owned(),
+                    created,
+                    changed: Event::new(),
+                    deleted: AtomicBool::new(false),
+                    compacting: AtomicBool::new(false),
+                })
+            });
+            shared.clone()
+        };
+        // A deletion commits first and closes then. If it did both between the look and the
+        // insertion above, what was inserted is dead.
+        if !entry().is_ok_and(|entry| entry.id == shared.id) {
+            self.close(name, shared.id);
+            return Err(Error::no_database().into());
+        }
+        Ok(shared)
+    }
+
+    /// Forgets a database that has been deleted, and wakes whoever waits for its changes.
+    fn close(&self, name: &str, id: DbId) {
+        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        if open.get(name).is_some_and(|shared| shared.id == id)
+            && let Some(shared) = open.remove(name)
+        {
+            shared.deleted.store(true, Ordering::Release);
+            shared.changed.notify(usize::MAX);
+        }
+    }
+
+    /// Runs a transaction and waits for it without blocking the executor.
+    pub(crate) async fn transact<T: Send + 'static>(
+        &self,
+        durability: Durability,
+        f: impl FnOnce(&mut Tx<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.transact_then(durability, f, |_| ()).await
+    }
+
+    /// As [`transact`](Inner::transact); `then` runs on success even if nobody waits any more.
+    pub(crate) async fn transact_then<T: Send + 'static>(
+        &self,
+        durability: Durability,
+        f: impl FnOnce(&mut Tx<'_>) -> Result<T> + Send + 'static,
+        then: impl FnOnce(&T) + Send + 'static,
+    ) -> Result<T> {
+        let (send, receive) = futures_channel::oneshot::channel();
+        self.store.submit(durability, f, move |outcome: Result<T>| {
+            if let Ok(value) = &outcome {
+                then(value);
+            }
+            // Whoever asked may have gone.
+            let _ = send.send(outcome);
+        });
+        receive.await.map_err(|_| Fail::from(settee_store::StoreError::Closed))?
+    }
+}
+
+/// The state of a database, which must exist.
+pub(crate) fn state(tx: &mut Tx<'_>, db: DbId) -> Result<DbState> {
+    let row = tx.get(Table::Meta, &meta::state(db))?.ok_or_else(Error::no_database)?;
+    Ok(DbState::decode(&row)?)
+}
+
+#[async_trait]
+impl Host for Local {
+    fn database(&self, name: &str) -> settee_core::Result<Arc<dyn Adapter>> {
+        id::check_database_name(name)?;
+        Ok(Arc::new(LocalDatabase::new(self.inner.clone(), name)))
+    }
+
+    async fn exists(&self, name: &str) -> settee_core::Result<bool> {
+        match self.inner.shared(name) {
+            Ok(_) => Ok(true),
+            Err(Fail(error)) if error.is_not_found() => Ok(false),
+            Err(Fail(error)) => Err(error),
+        }
+    }
+
+    async fn create(&self, name: &str) -> settee_core::Result<()> {
+        id::check_database_name(name)?;
+        let (owned, created) = (name.to_owned(), env::now_micros());
+        self.inner
+            .transact(Durability::Flush, move |tx| {
+                let key = meta::name(&owned);
+                if tx.get(Table::Meta, &key)?.is_some() {
+                    return Err(Error::new(
+                        ErrorKind::FileExists,
+                        "The database could not be created, the file already exists.",
+                    )
+                    .into());
+                }
+                let id = match tx.get(Table::Meta, meta::NEXT_DB)? {
+                    None => 1,
+                    Some(row) => row
+                        .as_ref()
+                        .try_into()
+                        .map(DbId::from_be_bytes)
+                        .map_err(|_| corrupt("number of the next database"))?,
+                };
+                let next = id.checked_add(1).ok_or_else(|| corrupt("too many databases"))?;
+                tx.put(Table::Meta, meta::NEXT_DB, next.to_be_bytes().to_vec());
+                tx.put(Table::Meta, key, DbEntry { id, created }.encode());
+                tx.put(Table::Meta, meta::state(id), DbState::default().encode());
+                Ok(())
+            })
+            .await?;
+        self.inner.updates.record(name, DbUpdateKind::Created);
+        Ok(())
+    }
+
+    async fn delete(&self, name: &str) -> settee_core::Result<()> {
+        id::check_database_name(name)?;
+        let owned = name.to_owned();
+        let id = self
+            .inner
+            .transact(Durability::Flush, move |tx| {
+                let key = meta::name(&owned);
+                let row = tx.get(Table::Meta, &key)?.ok_or_else(Error::missing)?;
+                let DbEntry { id, .. } = DbEntry::decode(&row)?;
+                tx.delete(Table::Meta, key);
+                tx.delete(Table::Meta, meta::state(id));
+                tx.delete(Table::Meta, meta::security(id));
+                tx.retire(id);
+                Ok(id)
+            })
+            .await?;
+        self.inner.close(name, id);
+        self.inner.updates.record(name, DbUpdateKind::Deleted);
+        Ok(())
+    }
+
+    async fn all_dbs(&self, options: &AllDbsOptions) -> settee_core::Result<Vec<String>> {
+        Ok(self.names(options)?)
+    }
+
+    async fn db_updates(
+        &self,
+        since: Option<u64>,
+        live: bool,
+    ) -> settee_core::Result<BoxStream<'static, settee_core::Result<DbUpdate>>> {
+        let inner = self.inner.clone();
+        let since = since.unwrap_or_else(|| inner.updates.last());
+        let updates = stream::unfold((inner, since), move |(inner, since)| async move {
+            loop {
+                let listener = inner.updates.changed.listen();
+                match inner.updates.after(since) {
+                    Some(update) => {
+                        let seq = update.seq;
+                        return Some((Ok(update), (inner, seq)));
+                    }
+                    None if live => listener.await,
+                    None => return None,
+                }
+            }
+        });
+        Ok(Box::pin(updates))
+    }
+
+    async fn uuids(&self, count: usize) -> settee_core::Result<Vec<String>> {
+        (0..count).map(|_| self.inner.ids.next()).collect()
+    }
+
+    async fn uuid(&self) -> settee_core::Result<String> {
+        Ok(self.inner.uuid.clone())
+    }
+}
+
+/// What happened to databases since this place was opened: the latest event of each.
+#[derive(Debug, Default)]
+pub(crate) struct Updates {
+    log: Mutex<UpdateLog>,
+    changed: Event,
+}
+
+#[derive(Debug, Default)]
+struct UpdateLog {
+    last: u64,
+    by_seq: BTreeMap<u64, (String, DbUpdateKind)>,
+    by_name: HashMap<String, u64>,
+}
+
+/// Databases whose latest event is remembered. Beyond that the oldest events are forgotten.
+const UPDATES_KEPT: usize = 100_000;
+
+impl Updates {
+    pub(crate) fn record(&self, name: &str, kind: DbUpdateKind) {
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        log.last += 1;
+        let seq = log.last;
+        match log.by_name.get_mut(name) {
+            Some(known) => {
+                let old = std::mem::replace(known, seq);
+                // The name moves to its new place.
+                if let Some((name, _)) = log.by_seq.remove(&old) {
+                    log.by_seq.insert(seq, (name, kind));
+                }
+            }
+            None => {
+                log.by_name.insert(name.to_owned(), seq);
+                log.by_seq.insert(seq, (name.to_owned(), kind));
+            }
+        }
+        if log.by_seq.len() > UPDATES_KEPT
+            && let Some((_, (name, _))) = log.by_seq.pop_first()
+        {
+            log.by_name.remove(&name);
+        }
+        drop(log);
+        self.changed.notify(usize::MAX);
+    }
+
+    fn last(&self) -> u64 {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).last
+    }
+
+    fn after(&self, since: u64) -> Option<DbUpdate> {
+        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        let (&seq, (name, kind)) = log.by_seq.range(since.checked_add(1)?..).next()?;
+        Some(DbUpdate { db_name: name.clone(), kind: *kind, seq })
+    }
+}
+
+impl Inner {
+    /// Databases share files: this is what falls to one that has so many bytes in use.
+    pub(crate) fn share_of_disk(&self, active: u64) -> Result<u64> {
+        let disk = self.store.stats().disk;
+        let range = (Bound::Included(b"s/".as_slice()), Bound::Excluded(b"s0".as_slice()));
+        let mut all = 0_u64;
+        for row in self.store.snapshot().range(Table::Meta, range) {
+            all = all.saturating_add(DbState::decode(&row?.1)?.active);
+        }
+        let share = u128::from(disk) * u128::from(active) / u128::from(all.max(1));
+        Ok(u64::try_from(share).unwrap_or(u64::MAX))
+    }
+}

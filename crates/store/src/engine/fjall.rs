@@ -1,0 +1,436 @@
+//! The engine on disk: [fjall](https://docs.rs/fjall), a log-structured merge tree per table over one
+//! journal. The only module that names it.
+
+use super::{Batch, BoxRows, Engine, View};
+use crate::error::is_full;
+use crate::format;
+use crate::table::Range;
+use crate::{Result, Row, StoreError, StoreOptions, Table};
+use bytes::Bytes;
+use fjall::compaction::filter::{
+    CompactionFilter, CompactionFilterResult, Context, Factory, ItemAccessor, Verdict,
+};
+use fjall::config::{BlockSizePolicy, CompressionPolicy};
+use fjall::{
+    AbstractTree, CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable,
+};
+use rustc_hash::FxHashSet;
+use std::fs::{self, File, TryLockError};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+/// Bytes of journals above which the engine writes out memtables to be rid of the oldest: the least
+/// that it takes. All of them are read after a hard stop.
+const JOURNAL: u64 = 64 << 20;
+/// Threads which write out memtables and compact.
+const WORKERS: usize = 2;
+/// Memtables waiting to be written out, and runs waiting in the first level, at which a commit waits.
+/// Below the limits at which the engine itself does, which would wait forever for workers that failed.
+const MAX_SEALED: usize = 2;
+const MAX_RUNS: usize = 16;
+/// How often a waiting commit looks again.
+const WAIT: Duration = Duration::from_millis(1);
+/// Size of the tables that compaction writes, in bytes.
+const TABLE_SIZE: u64 = 32 << 20;
+
+/// The engine's handles.
+struct Live {
+    /// Before the locks, so that it is closed when they are released.
+    tables: [Keyspace; Table::ALL.len()],
+    private: Keyspace,
+    db: Database,
+    retired: Arc<RetiredOwners>,
+    _lock: Arc<File>,
+}
+
+/// A store in a directory.
+pub(crate) struct Fjall {
+    dir: PathBuf,
+    reserve: u64,
+    live: Arc<Live>,
+}
+
+impl Fjall {
+    pub(crate) fn open(dir: &Path, options: &StoreOptions) -> Result<Fjall> {
+        let lock = Arc::new(prepare(dir)?);
+        let data = dir.join(format::DATA);
+        if !exists(&data)? {
+            // Making the engine's files is many steps. A crash between them leaves nothing, because
+            // they get their name last.
+            let new = dir.join(format::DATA_NEW);
+            if exists(&new)? {
+                fs::remove_dir_all(&new).map_err(|e| io(&new, &e))?;
+            }
+            drop(Live::open(&new, options, lock.clone())?);
+            fs::rename(&new, &data).map_err(|e| io(&data, &e))?;
+            sync_dir(dir)?;
+        }
+        let live = Arc::new(Live::open(&data, options, lock)?);
+        Ok(Fjall { dir: dir.to_owned(), reserve: options.reserve, live })
+    }
+}
+
+/// Makes sure that a directory is ours and of this version, making it if there is none, and locks it.
+fn prepare(dir: &Path) -> Result<File> {
+    fs::create_dir_all(dir).map_err(|e| io(dir, &e))?;
+    let marker = dir.join(format::MARKER);
+    let known = exists(&marker)?;
+    if !known {
+        // Nothing is put into a directory that holds something else, not even a lock.
+        for entry in fs::read_dir(dir).map_err(|e| io(dir, &e))? {
+            let name = entry.map_err(|e| io(dir, &e))?.file_name();
+            if name != format::LOCK && name != temporary(format::MARKER).as_str() {
+                return Err(StoreError::Format(format!(
+                    "{} is not empty and has no `{}`",
+                    dir.display(),
+                    format::MARKER
+                )));
+            }
+        }
+    }
+    let path = dir.join(format::LOCK);
+    let lock = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|e| io(&path, &e))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(StoreError::Locked),
+        Err(TryLockError::Error(e)) => return Err(io(&path, &e)),
+    }
+    // Another process may have made it before this one got the lock.
+    if exists(&marker)? {
+        let contents = fs::read(&marker).map_err(|e| io(&marker, &e))?;
+        format::check_marker(&contents)
+            .map_err(|why| StoreError::Format(format!("{}: {why}", dir.display())))?;
+    } else {
+        write_atomically(&marker, format::marker().as_bytes())?;
+    }
+    Ok(lock)
+}
+
+fn temporary(name: &str) -> String {
+    format!("{name}.new")
+}
+
+/// Writes a file that is there as a whole or not at all, whenever the power fails.
+fn write_atomically(path: &Path, contents: &[u8]) -> Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let new = path.with_file_name(temporary(&name));
+    let write = || -> std::io::Result<()> {
+        let mut file = File::create(&new)?;
+        file.write_all(contents)?;
+        file.sync_all()?;
+        fs::rename(&new, path)
+    };
+    write().map_err(|e| io(path, &e))?;
+    path.parent().map_or(Ok(()), sync_dir)
+}
+
+/// Makes the names in a directory durable.
+fn sync_dir(dir: &Path) -> Result<()> {
+    if cfg!(unix) {
+        File::open(dir).and_then(|file| file.sync_all()).map_err(|e| io(dir, &e))?;
+    }
+    Ok(())
+}
+
+fn exists(path: &Path) -> Result<bool> {
+    path.try_exists().map_err(|e| io(path, &e))
+}
+
+fn io(path: &Path, error: &std::io::Error) -> StoreError {
+    StoreError::from_io(&path.display().to_string(), error)
+}
+
+impl Live {
+    fn open(data: &Path, options: &StoreOptions, lock: Arc<File>) -> Result<Live> {
+        let retired = Arc::new(RetiredOwners::default());
+        let factory: Arc<dyn Factory> = Arc::new(RetiredFilters(retired.clone()));
+        let meta = format::keyspace(Table::Meta);
+        let db = Database::builder(data)
+            .cache_size(options.cache)
+            .max_journaling_size(JOURNAL)
+            .worker_threads(WORKERS)
+            // Compressing costs more than it saves: large values are bodies, which are compressed
+            // when they are written out, and chunks, which do not compress.
+            .journal_compression(CompressionType::None)
+            .manual_journal_persist(true)
+            .with_compaction_filter_factories(Arc::new(move |name| {
+                (name != meta && name != format::PRIVATE).then(|| factory.clone())
+            }))
+            .open()
+            .map_err(|e| error(&e))?;
+        let open = |name, options: KeyspaceCreateOptions| {
+            db.keyspace(name, || options).map_err(|e| error(&e))
+        };
+        let [meta, docs, seqs, bodies, side, chunks, index] =
+            Table::ALL.map(|table| open(format::keyspace(table), table_options(table)));
+        let tables = [meta?, docs?, seqs?, bodies?, side?, chunks?, index?];
+        let private = open(format::PRIVATE, small_options())?;
+        let mut owners = FxHashSet::default();
+        for guard in private.prefix([format::RETIRED]) {
+            let key = guard.key().map_err(|e| error(&e))?;
+            owners.extend(format::owner(&key[1..]));
+        }
+        retired.extend(owners);
+        Ok(Live { tables, private, db, retired, _lock: lock })
+    }
+
+    fn table(&self, table: Table) -> &Keyspace {
+        &self.tables[table.index()]
+    }
+
+    fn keyspaces(&self) -> impl Iterator<Item = &Keyspace> {
+        self.tables.iter().chain([&self.private])
+    }
+
+    /// Whether the engine accepts writes: none of its own have failed.
+    fn healthy(&self) -> Result<()> {
+        // This is how the engine can be asked; it writes out at most a buffer.
+        self.db.persist(PersistMode::Buffer).map_err(|e| error(&e))
+    }
+
+    /// Lets the engine forget what no snapshot sees: old versions of rows, when they are compacted
+    /// next, and files that have been compacted away. It looks for them when a memtable with
+    /// something in it is closed.
+    fn move_horizon(&self) -> Result<()> {
+        self.private.insert([format::HORIZON], Bytes::new()).map_err(|e| error(&e))?;
+        self.private.rotate_memtable().map_err(|e| error(&e))?;
+        Ok(())
+    }
+
+    /// Waits while memtables are written out and compacted too slowly.
+    fn backpressure(&self, sealed: usize, runs: usize) -> Result<()> {
+        let behind = |keyspace: &Keyspace| {
+            keyspace.tree.sealed_memtable_count() > sealed || keyspace.tree.l0_run_count() > runs
+        };
+        while self.keyspaces().any(behind) {
+            self.healthy()?;
+            std::thread::sleep(WAIT);
+        }
+        Ok(())
+    }
+}
+
+/// Options of a table whose rows are small and few.
+fn small_options() -> KeyspaceCreateOptions {
+    KeyspaceCreateOptions::default().max_memtable_size(1 << 20)
+}
+
+/// What each table is tuned for. Filters on the last level are left out where a key that is asked for
+/// is nearly always there.
+fn table_options(table: Table) -> KeyspaceCreateOptions {
+    let options = KeyspaceCreateOptions::default().compaction_strategy(Arc::new(
+        fjall::compaction::Leveled::default().with_table_target_size(TABLE_SIZE),
+    ));
+    let blocks = BlockSizePolicy::all;
+    match table {
+        Table::Meta => small_options(),
+        // Asked for ids that are not there by every first write of a document.
+        Table::Docs => options.max_memtable_size(16 << 20).data_block_size_policy(blocks(4 << 10)),
+        // Read in order.
+        Table::Seqs => options
+            .max_memtable_size(8 << 20)
+            .data_block_size_policy(blocks(16 << 10))
+            .expect_point_read_hits(true),
+        Table::Bodies => options
+            .max_memtable_size(16 << 20)
+            .data_block_size_policy(blocks(8 << 10))
+            .expect_point_read_hits(true),
+        Table::Side => options.max_memtable_size(4 << 20),
+        // A block per chunk, stored as it is: what compresses was compressed before.
+        Table::Chunks => options
+            .max_memtable_size(8 << 20)
+            .data_block_size_policy(blocks(64 << 10))
+            .data_block_compression_policy(CompressionPolicy::disabled())
+            .expect_point_read_hits(true),
+        Table::Index => options
+            .max_memtable_size(16 << 20)
+            .data_block_size_policy(blocks(8 << 10))
+            .expect_point_read_hits(true),
+    }
+}
+
+impl Engine for Fjall {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>> {
+        get(self.live.table(table).get(key))
+    }
+
+    fn view(&self) -> Arc<dyn View> {
+        let live = self.live.clone();
+        Arc::new(FjallView { snapshot: live.db.snapshot(), live })
+    }
+
+    fn ready(&self) -> Result<()> {
+        if available(&self.dir)? < self.reserve {
+            return Err(StoreError::Full);
+        }
+        self.live.backpressure(MAX_SEALED, MAX_RUNS)
+    }
+
+    fn commit(&self, batch: Batch, flush: bool) -> Result<()> {
+        let live = &*self.live;
+        let count = batch.writes.len() + batch.retired.len();
+        let mode = if flush { PersistMode::SyncData } else { PersistMode::Buffer };
+        let mut writes =
+            fjall::OwnedWriteBatch::with_capacity(live.db.clone(), count).durability(Some(mode));
+        for (table, key, value) in batch.writes {
+            match value {
+                Some(value) => writes.insert(live.table(table), key, value),
+                None => writes.remove(live.table(table), key),
+            }
+        }
+        for owner in &batch.retired {
+            writes.insert(&live.private, format::retired_key(*owner), Bytes::new());
+        }
+        writes.commit().map_err(|e| poisoned(&e))?;
+        if !batch.retired.is_empty() {
+            live.retired.extend(batch.retired);
+        }
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<()> {
+        self.live.db.persist(PersistMode::SyncData).map_err(|e| poisoned(&e))
+    }
+
+    fn compact(&self) -> Result<()> {
+        let live = &*self.live;
+        live.move_horizon()?;
+        for table in &live.tables {
+            table.rotate_memtable().map_err(|e| error(&e))?;
+        }
+        live.backpressure(0, usize::MAX)?;
+        for keyspace in live.keyspaces() {
+            keyspace.major_compact().map_err(|e| error(&e))?;
+        }
+        live.move_horizon()?;
+        live.backpressure(0, usize::MAX)
+    }
+
+    fn disk(&self) -> u64 {
+        self.live.db.disk_space().unwrap_or(0)
+    }
+}
+
+struct FjallView {
+    snapshot: fjall::Snapshot,
+    live: Arc<Live>,
+}
+
+impl View for FjallView {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>> {
+        get(self.snapshot.get(self.live.table(table), key))
+    }
+
+    fn range(self: Arc<Self>, table: Table, range: Range<'_>) -> BoxRows {
+        let rows = self.snapshot.range::<&[u8], _>(self.live.table(table), range);
+        Box::new(FjallRows { rows, _view: self })
+    }
+}
+
+struct FjallRows {
+    rows: fjall::Iter,
+    _view: Arc<FjallView>,
+}
+
+impl Iterator for FjallRows {
+    type Item = Result<Row>;
+
+    fn next(&mut self) -> Option<Result<Row>> {
+        self.rows.next().map(row)
+    }
+}
+
+impl DoubleEndedIterator for FjallRows {
+    fn next_back(&mut self) -> Option<Result<Row>> {
+        self.rows.next_back().map(row)
+    }
+}
+
+fn row(guard: fjall::Guard) -> Result<Row> {
+    let (key, value) = guard.into_inner().map_err(|e| error(&e))?;
+    Ok((key.into(), value.into()))
+}
+
+fn get(value: fjall::Result<Option<fjall::UserValue>>) -> Result<Option<Bytes>> {
+    Ok(value.map_err(|e| error(&e))?.map(Bytes::from))
+}
+
+/// The owners whose rows compaction drops.
+#[derive(Default)]
+struct RetiredOwners(RwLock<Arc<FxHashSet<u32>>>);
+
+impl RetiredOwners {
+    fn extend(&self, owners: impl IntoIterator<Item = u32>) {
+        let mut set = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::make_mut(&mut set).extend(owners);
+    }
+
+    fn get(&self) -> Arc<FxHashSet<u32>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+struct RetiredFilters(Arc<RetiredOwners>);
+
+impl Factory for RetiredFilters {
+    fn name(&self) -> &'static str {
+        "retired"
+    }
+
+    fn make_filter(&self, _context: &Context) -> Box<dyn CompactionFilter> {
+        Box::new(RetiredFilter(self.0.get()))
+    }
+}
+
+struct RetiredFilter(Arc<FxHashSet<u32>>);
+
+impl CompactionFilter for RetiredFilter {
+    fn filter_item(
+        &mut self,
+        item: ItemAccessor<'_>,
+        _context: &Context,
+    ) -> CompactionFilterResult {
+        let dead =
+            !self.0.is_empty() && format::owner(item.key()).is_some_and(|o| self.0.contains(&o));
+        // No tombstone is left, so an older version may come to light; it is as dead.
+        Ok(if dead { Verdict::Destroy } else { Verdict::Keep })
+    }
+}
+
+/// Bytes that may still be written to the device a directory is on.
+#[cfg(unix)]
+fn available(dir: &Path) -> Result<u64> {
+    let stat = rustix::fs::statvfs(dir).map_err(|e| io(dir, &e.into()))?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+#[cfg(not(unix))]
+fn available(_dir: &Path) -> Result<u64> {
+    Ok(u64::MAX)
+}
+
+fn error(error: &fjall::Error) -> StoreError {
+    use fjall::{Error, LsmError};
+    match error {
+        Error::Io(e) | Error::Storage(LsmError::Io(e)) if is_full(e) => StoreError::Full,
+        Error::Io(e) | Error::Storage(LsmError::Io(e)) => StoreError::Io(e.to_string()),
+        Error::Locked => StoreError::Locked,
+        Error::Poisoned => StoreError::Poisoned("the engine's own writes failed".to_owned()),
+        Error::InvalidVersion(_) | Error::Storage(LsmError::InvalidVersion(_)) => {
+            StoreError::Format(error.to_string())
+        }
+        other => StoreError::Corrupt(other.to_string()),
+    }
+}
+
+/// The error of a write, after which the engine accepts no more.
+fn poisoned(error: &fjall::Error) -> StoreError {
+    StoreError::Poisoned(error.to_string())
+}
