@@ -32,11 +32,10 @@ impl App {
         config: Config,
         users: Option<Arc<dyn UserStore>>,
     ) -> App {
-        let config = Arc::new(config);
         App {
             host,
-            auth: Authenticator::new(config.clone(), users),
-            config,
+            auth: Authenticator::new(users),
+            config: Arc::new(config),
             routes: Routes::new(),
             stats: Stats::default(),
             tasks: Tasks::default(),

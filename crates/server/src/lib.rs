@@ -21,6 +21,7 @@ mod listen;
 mod log;
 mod multipart;
 mod query;
+mod related;
 mod reply;
 mod routes;
 mod stats;

@@ -4,7 +4,7 @@ use axum::body::{Body, Bytes};
 use axum::http::header::{self, HeaderName, HeaderValue};
 use axum::http::{StatusCode, header::InvalidHeaderValue};
 use futures_core::Stream;
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, stream};
 use serde::Serialize;
 use settee_core::{Error, Result, Rev};
 
@@ -97,6 +97,34 @@ where
     S: Stream<Item = Result<Bytes>> + Send + 'static,
 {
     streamed("application/json", body)
+}
+
+/// Items as they come, with text before, between and behind them.
+pub(crate) fn joined<S>(
+    before: &'static str,
+    between: &'static str,
+    items: S,
+    behind: &'static str,
+) -> impl Stream<Item = Result<Bytes>> + Send + 'static
+where
+    S: Stream<Item = Result<Vec<u8>>> + Send + 'static,
+{
+    let mut separator = before;
+    let items = items.map(move |item| {
+        let separator = std::mem::replace(&mut separator, between);
+        item.map(|item| (separator, item))
+    });
+    let ends = stream::once(async { None });
+    let mut any = false;
+    items.map(Some).chain(ends).map(move |item| match item {
+        Some(item) => {
+            let (separator, item) = item?;
+            any = true;
+            Ok([separator.as_bytes(), &item].concat().into())
+        }
+        None if any => Ok(Bytes::from_static(behind.as_bytes())),
+        None => Ok([before, behind].concat().into()),
+    })
 }
 
 /// A document's entity tag.

@@ -9,7 +9,7 @@ pub(crate) mod session;
 
 use crate::auth::guard::{Lockout, Verified};
 use crate::auth::password::PasswordHash;
-use crate::config::{Config, Live};
+use crate::config::Live;
 use async_trait::async_trait;
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
@@ -69,7 +69,6 @@ pub trait UserStore: Send + Sync + 'static {
 
 /// Checks credentials.
 pub(crate) struct Authenticator {
-    config: Arc<Config>,
     users: Option<Arc<dyn UserStore>>,
     /// Passwords that were right a moment ago.
     verified: Verified,
@@ -79,10 +78,9 @@ pub(crate) struct Authenticator {
 }
 
 impl Authenticator {
-    pub(crate) fn new(config: Arc<Config>, users: Option<Arc<dyn UserStore>>) -> Authenticator {
+    pub(crate) fn new(users: Option<Arc<dyn UserStore>>) -> Authenticator {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Authenticator {
-            config,
             users,
             verified: Verified::new(),
             lockout: Lockout::default(),
@@ -212,10 +210,6 @@ impl Authenticator {
             self.verified.insert(key);
         }
         Ok(right)
-    }
-
-    pub(crate) fn config(&self) -> &Arc<Config> {
-        &self.config
     }
 }
 
