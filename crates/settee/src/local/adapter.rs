@@ -386,6 +386,7 @@ impl Adapter for LocalDatabase {
         if id::check_doc_id(id)? == DocKind::Local {
             return Err(Error::bad_request("_local documents can not have attachments."));
         }
+        id::check_attachment_name(name)?;
         let shared = self.shared()?;
         let mut doc = self.with_stubs(id, rev).await?;
         let content_type =
@@ -400,12 +401,14 @@ impl Adapter for LocalDatabase {
         doc.attachments.retain(|attachment| attachment.name != name);
         let old = std::mem::take(&mut doc.attachments);
         let mut pending = attachments::prepare(&self.inner, &shared, old, None, true).await?;
-        pending.push(attachments::PendingAttachment {
+        let new = attachments::PendingAttachment {
             name: name.to_owned(),
             content_type,
             revpos: None,
             content: attachments::Content::New(blob),
-        });
+        };
+        // It comes first, as in CouchDB: the order is part of the revision's hash.
+        pending.insert(0, new);
         let edit = write::prepare(id.to_owned(), doc, pending, true)?;
         let mut results = self.commit(shared, vec![edit], Durability::Flush).await?;
         match results.pop() {

@@ -307,7 +307,7 @@ impl Host for Local {
             .inner
             .transact(Durability::Flush, move |tx| {
                 let key = meta::name(&owned);
-                let row = tx.get(Table::Meta, &key)?.ok_or_else(Error::missing)?;
+                let row = tx.get(Table::Meta, &key)?.ok_or_else(Error::no_database)?;
                 let DbEntry { id, .. } = DbEntry::decode(&row)?;
                 tx.delete(Table::Meta, key);
                 tx.delete(Table::Meta, meta::state(id));

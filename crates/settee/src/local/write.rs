@@ -14,7 +14,7 @@ use super::{Result, corrupt};
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use settee_core::id::{self, DocKind};
-use settee_core::rev_tree::{Merged, Stored};
+use settee_core::rev_tree::Stored;
 use settee_core::wire::Saved;
 use settee_core::{Document, Error, ErrorKind, Rev, RevId, RevTree, Revisions};
 use settee_store::{Table, Tx};
@@ -193,18 +193,26 @@ impl<'w, 't> Writer<'w, 't> {
         let saved = Saved { id: edit.id.clone(), rev: Rev { pos: path.start, id } };
         let seq = self.state.update_seq + 1;
         let node = Stored { deleted: edit.doc.deleted, seq };
-        if doc.tree.merge(path, node) == Merged::Known {
+        if !doc.tree.merge(path, node).changed() {
             self.drop_uploads(edit)?;
             return Ok(saved);
         }
         self.state.update_seq = seq;
-        let mut stored = Vec::with_capacity(attachments.len());
-        for attachment in attachments {
-            stored.push(self.store_attachment(attachment)?);
-        }
-        let body = BodyRow { attachments: stored, text: edit.doc.body.text().clone() };
+        // The revision may have been known, with its body, and just its ancestors are new.
+        let kept = doc.tree.get(&saved.rev).and_then(|known| known.stored) == Some(node);
+        let body = if kept {
+            let mut stored = Vec::with_capacity(attachments.len());
+            for attachment in attachments {
+                stored.push(self.store_attachment(attachment)?);
+            }
+            let text = edit.doc.body.text().clone();
+            Some((seq, BodyRow { attachments: stored, text }))
+        } else {
+            self.drop_uploads(edit)?;
+            None
+        };
         let dropped = doc.tree.stem(self.state.revs_limit);
-        self.put_doc(edit.id.as_str(), doc, seq, Some((seq, body)), &dropped)?;
+        self.put_doc(edit.id.as_str(), doc, seq, body, &dropped)?;
         Ok(saved)
     }
 
