@@ -6,6 +6,9 @@ use axum::http::StatusCode;
 use std::time::Duration;
 
 pub(crate) fn request(call: &Call, id: &str, status: StatusCode, took: Duration) {
+    if !tracing::enabled!(target: "settee::http", tracing::Level::INFO) {
+        return;
+    }
     let user = call.user().name.as_deref().map(|name| name.escape_debug().to_string());
     tracing::info!(
         target: "settee::http",
