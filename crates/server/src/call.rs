@@ -81,7 +81,8 @@ impl Call {
         accept.split(',').any(|item| {
             let mut parts = item.split(';').map(str::trim);
             let range = parts.next().unwrap_or_default();
-            let refused = parts.any(|part| matches!(part.split_once('='), Some(("q", q)) if q.parse() == Ok(0.0)));
+            let refused = parts
+                .any(|part| matches!(part.split_once('='), Some(("q", q)) if q.parse() == Ok(0.0)));
             let matches = range == "*/*"
                 || range.eq_ignore_ascii_case(media_type)
                 || range.strip_suffix("/*").is_some_and(|range| range.eq_ignore_ascii_case(family));
@@ -93,7 +94,9 @@ impl Call {
     pub(crate) fn asks_for(&self, media_type: &str) -> bool {
         self.header(header::ACCEPT).is_some_and(|accept| {
             accept.split(',').any(|item| {
-                item.split(';').next().is_some_and(|range| range.trim().eq_ignore_ascii_case(media_type))
+                item.split(';')
+                    .next()
+                    .is_some_and(|range| range.trim().eq_ignore_ascii_case(media_type))
             })
         })
     }
@@ -241,9 +244,7 @@ fn segments(call: &Call) -> Result<Vec<String>> {
     let decode = |segment: &str| {
         let spaced = if plus { segment.replace('+', " ") } else { segment.to_owned() };
         let decoded = percent_decode_str(&spaced).decode_utf8().map(|text| text.into_owned());
-        decoded.map_err(|_| {
-            Error::new(ErrorKind::IllegalDocId, "Document id must be valid UTF-8")
-        })
+        decoded.map_err(|_| Error::new(ErrorKind::IllegalDocId, "Document id must be valid UTF-8"))
     };
     call.parts.uri.path().split('/').filter(|segment| !segment.is_empty()).map(decode).collect()
 }
@@ -305,7 +306,8 @@ fn finish(call: &Call, outcome: Result<Response>) -> Response {
 }
 
 fn server_header(live: &Live) -> HeaderValue {
-    const FULL: &str = concat!("CouchDB/", couchdb_version!(), " (Settee/", env!("CARGO_PKG_VERSION"), ")");
+    const FULL: &str =
+        concat!("CouchDB/", couchdb_version!(), " (Settee/", env!("CARGO_PKG_VERSION"), ")");
     match live.http("server_header_versions") {
         Some("false") => HeaderValue::from_static("CouchDB"),
         _ => HeaderValue::from_static(FULL),
@@ -333,8 +335,11 @@ fn prefer_minimal(call: &Call, headers: &mut HeaderMap) {
          Transfer-Encoding, Vary",
     );
     let keep: Vec<String> = keep.split(',').map(|name| name.trim().to_ascii_lowercase()).collect();
-    let drop: Vec<HeaderName> =
-        headers.keys().filter(|name| !keep.iter().any(|kept| kept == name.as_str())).cloned().collect();
+    let drop: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| !keep.iter().any(|kept| kept == name.as_str()))
+        .cloned()
+        .collect();
     for name in drop {
         headers.remove(name);
     }

@@ -273,12 +273,7 @@ impl Config {
     }
 
     /// Removes a value; what a lower layer has comes back. Returns what it was.
-    pub(crate) fn remove(
-        &self,
-        section: &str,
-        key: &str,
-        persist: bool,
-    ) -> Result<Option<String>> {
+    pub(crate) fn remove(&self, section: &str, key: &str, persist: bool) -> Result<Option<String>> {
         let mut layers = self.lock();
         if persist {
             let mut changed = layers.changed.clone();
@@ -417,7 +412,8 @@ impl Live {
             session_timeout: Duration::ZERO,
             cors: None,
         };
-        live.admins = live.section("admins").map(|(name, text)| live.admin(name, text, before)).collect();
+        live.admins =
+            live.section("admins").map(|(name, text)| live.admin(name, text, before)).collect();
         // What guards is on unless it is plainly off, so that a slip of the pen does not open up.
         live.require_valid_user = !live.is_off("require_valid_user");
         live.require_valid_user_except_for_up = !live.is_off("require_valid_user_except_for_up");
@@ -442,12 +438,7 @@ impl Live {
     }
 
     /// An admin's hash. One that is not hashed keeps its salt as long as its password.
-    fn admin(
-        &self,
-        name: &str,
-        text: &str,
-        before: Option<&Live>,
-    ) -> (String, Arc<PasswordHash>) {
+    fn admin(&self, name: &str, text: &str, before: Option<&Live>) -> (String, Arc<PasswordHash>) {
         let kept = || {
             let before = before.filter(|live| live.get("admins", name) == Some(text))?;
             before.admins.get(name).cloned()
@@ -589,9 +580,7 @@ fn to_text(value: &toml::Value) -> Option<String> {
 
 fn to_toml(values: &Values) -> String {
     // A JSON string is a TOML string, but for the one control character that JSON lets through.
-    let quote = |text: &str| {
-        serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007f")
-    };
+    let quote = |text: &str| serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007f");
     let mut text = String::from("# Written by settee: what was changed over HTTP.\n");
     for (section, keys) in values.iter().filter(|(_, keys)| !keys.is_empty()) {
         // Writing to a String does not fail.
@@ -634,8 +623,11 @@ mod tests {
     fn flags_beat_changes_and_changes_beat_the_file() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("settee.toml");
-        std::fs::write(&file, "[cors]\norigins = [\"a\", \"b\"]\nmax_age = 7\n[log]\nlevel = \"warn\"\n")
-            .unwrap();
+        std::fs::write(
+            &file,
+            "[cors]\norigins = [\"a\", \"b\"]\nmax_age = 7\n[log]\nlevel = \"warn\"\n",
+        )
+        .unwrap();
         let source = ConfigSource {
             file: Some(file),
             data_dir: Some(dir.path().join("data")),
@@ -669,7 +661,10 @@ mod tests {
         }
         assert!(check_change("cors", "origins", Some("app://obsidian.md")).is_ok());
         assert!(check_change("chttpd", "require_valid_user", Some("true")).is_ok());
-        assert_eq!(check_change("chttpd", "require_valid_user", Some("ja")).unwrap_err().status(), 400);
+        assert_eq!(
+            check_change("chttpd", "require_valid_user", Some("ja")).unwrap_err().status(),
+            400
+        );
         assert_eq!(check_change("cors", "origins", Some("a\r\nb")).unwrap_err().status(), 400);
     }
 

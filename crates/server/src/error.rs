@@ -9,8 +9,7 @@ use settee_core::{Error, ErrorKind};
 
 /// The reply that says what went wrong.
 pub(crate) fn reply(call: &Call, error: &Error) -> Response {
-    let status =
-        StatusCode::from_u16(error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut body = ErrorBody::from(error);
     if error.kind() == ErrorKind::Internal {
         tracing::error!(?error, path = call.parts.uri.path(), "request failed");

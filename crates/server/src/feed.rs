@@ -40,11 +40,7 @@ pub(crate) struct RowWriter {
 
 impl RowWriter {
     /// Adds a row: its JSON, and its sequence.
-    pub(crate) fn row(
-        &mut self,
-        json: impl FnOnce(&mut Vec<u8>),
-        seq: impl FnOnce(&mut Vec<u8>),
-    ) {
+    pub(crate) fn row(&mut self, json: impl FnOnce(&mut Vec<u8>), seq: impl FnOnce(&mut Vec<u8>)) {
         let out = &mut self.out;
         match self.format {
             Format::Normal | Format::Longpoll => {

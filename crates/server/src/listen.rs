@@ -98,7 +98,9 @@ pub(crate) async fn serve(
 ) -> io::Result<()> {
     let live = app.config.live();
     let max = live.number("settee", "max_connections", 65_536);
-    let slots = Arc::new(Semaphore::new(usize::try_from(max).unwrap_or(Semaphore::MAX_PERMITS).min(Semaphore::MAX_PERMITS)));
+    let slots = Arc::new(Semaphore::new(
+        usize::try_from(max).unwrap_or(Semaphore::MAX_PERMITS).min(Semaphore::MAX_PERMITS),
+    ));
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {
@@ -151,11 +153,13 @@ async fn connection(app: Arc<App>, stream: TcpStream, address: SocketAddr, tls: 
     let peer = Peer { address: Some(address), secure: tls.is_some() };
     let outcome = match tls {
         None => http(app, stream, peer, patience).await,
-        Some(Tls(acceptor)) => match tokio::time::timeout(patience, acceptor.accept(stream)).await {
-            Ok(Ok(stream)) => http(app, stream, peer, patience).await,
-            Ok(Err(e)) => return tracing::debug!(%address, error = %e, "TLS failed"),
-            Err(_) => return tracing::debug!(%address, "TLS took too long"),
-        },
+        Some(Tls(acceptor)) => {
+            match tokio::time::timeout(patience, acceptor.accept(stream)).await {
+                Ok(Ok(stream)) => http(app, stream, peer, patience).await,
+                Ok(Err(e)) => return tracing::debug!(%address, error = %e, "TLS failed"),
+                Err(_) => return tracing::debug!(%address, "TLS took too long"),
+            }
+        }
     };
     if let Err(e) = outcome {
         tracing::debug!(%address, error = %e, "connection ended");

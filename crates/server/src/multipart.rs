@@ -79,7 +79,8 @@ impl PartHeaders {
         let text = std::str::from_utf8(text).map_err(|_| bad("A part's headers are not UTF-8."))?;
         let lines = text.split("\r\n").filter(|line| !line.is_empty());
         let header = |line: &str| {
-            let (name, value) = line.split_once(':').ok_or_else(|| bad("A part's header has no colon."))?;
+            let (name, value) =
+                line.split_once(':').ok_or_else(|| bad("A part's header has no colon."))?;
             Ok((name.trim().to_ascii_lowercase(), value.trim().to_owned()))
         };
         Ok(PartHeaders(lines.map(header).collect::<Result<_>>()?))
@@ -230,7 +231,11 @@ impl Reader {
     }
 
     /// The rest of the current part, if it is no longer than this.
-    pub(crate) async fn data(&mut self, limit: usize, too_large: impl Fn() -> Error) -> Result<Bytes> {
+    pub(crate) async fn data(
+        &mut self,
+        limit: usize,
+        too_large: impl Fn() -> Error,
+    ) -> Result<Bytes> {
         let mut whole = BytesMut::new();
         while let Some(piece) = std::future::poll_fn(|cx| self.poll_data(cx)).await {
             let piece = piece?;

@@ -405,8 +405,11 @@ impl ChangesQuery {
                 "style" => return Err(Error::bad_request("Unknown `style`.")),
                 // As in CouchDB, a limit of 0 is one of 1.
                 "limit" => {
-                    let limit = natural(value, "The limit value should be a non-negative integer",
-                        "The limit parameter should be a non-negative integer")?;
+                    let limit = natural(
+                        value,
+                        "The limit value should be a non-negative integer",
+                        "The limit parameter should be a non-negative integer",
+                    )?;
                     options.limit = Some(limit.max(1));
                 }
                 "heartbeat" if on => parsed.heartbeat = Some(DEFAULT_HEARTBEAT),
@@ -423,8 +426,11 @@ impl ChangesQuery {
                     parsed.heartbeat = Some(Duration::from_millis(millis).max(MIN_HEARTBEAT));
                 }
                 "timeout" => {
-                    let millis = natural(value, "The timeout value should be a non-negative integer",
-                        "The timeout parameter should be a non-negative integer")?;
+                    let millis = natural(
+                        value,
+                        "The timeout value should be a non-negative integer",
+                        "The timeout parameter should be a non-negative integer",
+                    )?;
                     parsed.timeout = Some(Duration::from_millis(millis));
                 }
                 "filter" => parsed.filter = Some(value.clone()).filter(|name| !name.is_empty()),
@@ -485,9 +491,8 @@ impl UpdatesQuery {
             Error::bad_request("Supported `feed` types: normal, continuous, longpoll, eventsource")
         })?;
         let number = |name| {
-            let parse = |text: &str| {
-                text.parse().map_err(|_| Error::bad_request("invalid_integer"))
-            };
+            let parse =
+                |text: &str| text.parse().map_err(|_| Error::bad_request("invalid_integer"));
             query.get(name).map(parse).transpose()
         };
         let millis = |name| -> Result<_> { Ok(number(name)?.map(Duration::from_millis)) };

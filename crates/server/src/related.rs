@@ -10,7 +10,7 @@ use settee::adapter::Adapter;
 use settee_core::document::WriteJson;
 use settee_core::json::write_string;
 use settee_core::options::{AttachmentOptions, GetOptions, OpenRevs};
-use settee_core::wire::{DocError, RevResult};
+use settee_core::wire::RevResult;
 use settee_core::{AttachmentData, Document, Encoding, Result, Rev};
 use std::sync::Arc;
 
@@ -51,11 +51,7 @@ pub(crate) fn has_parts(doc: &Document) -> bool {
 }
 
 /// Reads a document whose attachments are to follow.
-pub(crate) async fn get(
-    db: &Arc<dyn Adapter>,
-    id: &str,
-    options: &GetOptions,
-) -> Result<Document> {
+pub(crate) async fn get(db: &Arc<dyn Adapter>, id: &str, options: &GetOptions) -> Result<Document> {
     let mut doc = db.get(id, &without_content(options)).await?;
     mark(&mut doc, options, &options.atts_since);
     Ok(doc)
@@ -155,22 +151,17 @@ pub(crate) fn found(
         return piece(text).boxed();
     }
     let boundary = new_boundary();
-    let head = format!(
-        "\r\n{headers}Content-Type: multipart/related; boundary=\"{boundary}\"\r\n\r\n"
-    );
+    let head =
+        format!("\r\n{headers}Content-Type: multipart/related; boundary=\"{boundary}\"\r\n\r\n");
     piece(head).chain(write(db, doc, boundary)).boxed()
 }
 
 /// A failure as a part.
-pub(crate) fn failed(error: &DocError) -> BoxStream<'static, Result<Bytes>> {
-    let mut text = ERROR_HEAD.to_vec();
-    error.write_json(&mut text);
-    piece(text).boxed()
+pub(crate) fn failed(json: &[u8]) -> BoxStream<'static, Result<Bytes>> {
+    piece([ERROR_HEAD, json].concat()).boxed()
 }
 
 /// Text as a stream of one piece.
-pub(crate) fn piece(
-    text: impl Into<Bytes>,
-) -> stream::Iter<std::option::IntoIter<Result<Bytes>>> {
+pub(crate) fn piece(text: impl Into<Bytes>) -> stream::Iter<std::option::IntoIter<Result<Bytes>>> {
     stream::iter(Some(Ok(text.into())))
 }

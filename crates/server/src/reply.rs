@@ -18,7 +18,11 @@ pub(crate) fn empty(status: StatusCode) -> Response {
 }
 
 /// A body of a type.
-pub(crate) fn full(status: StatusCode, media_type: &'static str, body: impl Into<Bytes>) -> Response {
+pub(crate) fn full(
+    status: StatusCode,
+    media_type: &'static str,
+    body: impl Into<Bytes>,
+) -> Response {
     let mut reply = Response::new(Body::from(body.into()));
     *reply.status_mut() = status;
     reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));

@@ -69,9 +69,7 @@ impl Stats {
 
     /// The tree that `_stats` shows.
     pub(crate) fn to_json(&self) -> Value {
-        let counter = |value: &AtomicU64, desc: &str| {
-            json!({"value": value.load(Relaxed), "type": "counter", "desc": desc})
-        };
+        let counter = |value: &AtomicU64, desc: &str| json!({"value": value.load(Relaxed), "type": "counter", "desc": desc});
         let methods = METHODS.iter().zip(&self.methods).map(|(name, count)| {
             (name.to_string(), counter(count, &format!("number of HTTP {name} requests")))
         });

@@ -16,10 +16,9 @@ fn open(dir: &Path) -> Result<Local, Failure> {
     let mut options = LocalOptions::default();
     options.limits = Limits { document: usize::MAX, attachment: usize::MAX, ..Limits::default() };
     Local::open(dir, &options).map_err(|error| match error.kind() {
-        ErrorKind::ServiceUnavailable => Failure::new(format!(
-            "{} is in use by another process.",
-            dir.display()
-        )),
+        ErrorKind::ServiceUnavailable => {
+            Failure::new(format!("{} is in use by another process.", dir.display()))
+        }
         _ => Failure::new(format!("{} cannot be opened: {}", dir.display(), error.reason())),
     })
 }

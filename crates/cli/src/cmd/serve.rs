@@ -68,7 +68,8 @@ impl Serve {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let runtime = runtime.map_err(|e| Failure::new(format!("no runtime: {e}")))?;
         runtime.block_on(async {
-            let listener = TcpListener::bind(address).await.map_err(|e| cannot_bind(address, &e))?;
+            let listener =
+                TcpListener::bind(address).await.map_err(|e| cannot_bind(address, &e))?;
             let address = listener.local_addr().unwrap_or(address);
             let mut server = Server::new(Arc::new(local), config);
             let scheme = if tls.is_some() { "https" } else { "http" };

@@ -125,10 +125,7 @@ impl Attempt<'_> {
 }
 
 /// Drops what is out of date from a full table, and if nothing is, everything.
-fn make_room<K: Eq + std::hash::Hash, V>(
-    table: &mut HashMap<K, V>,
-    is_fresh: impl Fn(&V) -> bool,
-) {
+fn make_room<K: Eq + std::hash::Hash, V>(table: &mut HashMap<K, V>, is_fresh: impl Fn(&V) -> bool) {
     if table.len() >= MAX_ENTRIES {
         table.retain(|_, value| is_fresh(value));
     }

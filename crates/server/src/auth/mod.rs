@@ -188,12 +188,7 @@ impl Authenticator {
     }
 
     /// Checks a password, off the executor if that takes long, and remembers if it was right.
-    async fn verify(
-        &self,
-        hash: &Arc<PasswordHash>,
-        name: &str,
-        password: &str,
-    ) -> Result<bool> {
+    async fn verify(&self, hash: &Arc<PasswordHash>, name: &str, password: &str) -> Result<bool> {
         if !hash.is_slow() {
             return Ok(hash.verify(password));
         }

@@ -65,15 +65,9 @@ impl Prf {
             key.to_vec()
         }
         match self {
-            Prf::Sha1 => {
-                out::<20>(|k| pbkdf2::pbkdf2_hmac::<Sha1>(password, salt, rounds, k))
-            }
-            Prf::Sha256 => {
-                out::<32>(|k| pbkdf2::pbkdf2_hmac::<Sha256>(password, salt, rounds, k))
-            }
-            Prf::Sha512 => {
-                out::<64>(|k| pbkdf2::pbkdf2_hmac::<Sha512>(password, salt, rounds, k))
-            }
+            Prf::Sha1 => out::<20>(|k| pbkdf2::pbkdf2_hmac::<Sha1>(password, salt, rounds, k)),
+            Prf::Sha256 => out::<32>(|k| pbkdf2::pbkdf2_hmac::<Sha256>(password, salt, rounds, k)),
+            Prf::Sha512 => out::<64>(|k| pbkdf2::pbkdf2_hmac::<Sha512>(password, salt, rounds, k)),
         }
     }
 }

@@ -164,9 +164,17 @@ mod tests {
         assert_eq!(parse_range("bytes=2-5"), Some(ByteRange::Within(2, 5)));
         assert_eq!(parse_range("Bytes=2-"), Some(ByteRange::From(2)));
         assert_eq!(parse_range("bytes=-5"), Some(ByteRange::Last(5)));
-        for text in ["", "bytes", "bytes=", "bytes=-", "bytes=a-b", "bytes=1-2,4-5", "lines=1-2",
-            "bytes=+1-2", "bytes=99999999999999999999-"]
-        {
+        for text in [
+            "",
+            "bytes",
+            "bytes=",
+            "bytes=-",
+            "bytes=a-b",
+            "bytes=1-2,4-5",
+            "lines=1-2",
+            "bytes=+1-2",
+            "bytes=99999999999999999999-",
+        ] {
             assert_eq!(parse_range(text), None, "{text}");
         }
     }

@@ -207,7 +207,11 @@ fn leaf_parts(
                     let headers = format!("X-Doc-Id: {id}\r\nX-Rev-Id: {rev}\r\n");
                     related::found(db.clone(), *doc, &headers)
                 }
-                RevResult::Missing(missing) => related::failed(&missing),
+                RevResult::Missing(missing) => {
+                    let mut text = Vec::new();
+                    write_missing(&mut text, &missing);
+                    related::failed(&text)
+                }
             };
             related::piece(separator.to_owned()).chain(part)
         })
@@ -298,8 +302,8 @@ fn write_rows(
 ) -> impl Stream<Item = Result<Bytes>> + Send + use<> {
     let Rows { total_rows, offset, update_seq, rows } = rows;
     let number = |number: Option<u64>| number.map_or("null".to_owned(), |n| n.to_string());
-    let mut head =
-        format!("{{\"total_rows\":{},\"offset\":{}", number(total_rows), number(offset)).into_bytes();
+    let mut head = format!("{{\"total_rows\":{},\"offset\":{}", number(total_rows), number(offset))
+        .into_bytes();
     if let Some(seq) = update_seq {
         head.extend_from_slice(b",\"update_seq\":");
         seq.write_json(&mut head);

@@ -142,9 +142,8 @@ fn principals(value: Option<Value>) -> Result<Principals> {
     };
     let mut texts = |name: &str| match object.remove(name) {
         None => Ok(Vec::new()),
-        Some(value) => serde_json::from_value(value).map_err(|_| {
-            Error::bad_request(format!("{name} must be a JSON list of strings"))
-        }),
+        Some(value) => serde_json::from_value(value)
+            .map_err(|_| Error::bad_request(format!("{name} must be a JSON list of strings"))),
     };
     Ok(Principals { names: texts("names")?, roles: texts("roles")? })
 }

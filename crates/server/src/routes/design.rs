@@ -1,7 +1,7 @@
 //! What is still to come: indexes, the functions of design documents, replication, partitions. Each
 //! path is here with its rights, and says that it is not implemented.
 
-use crate::auth::access::{Anyone, Authenticated, Member, ServerAdmin};
+use crate::auth::access::{Authenticated, Member, ServerAdmin};
 use crate::call::Call;
 use crate::reply::Response;
 use settee_core::options::GetOptions;
@@ -41,7 +41,7 @@ pub(super) async fn find(member: Member, _: Arc<Call>) -> Result<Response> {
     not_yet("Finding documents by selector")
 }
 
-pub(super) async fn temp_view(_: Anyone, _: Arc<Call>) -> Result<Response> {
+pub(super) async fn temp_view(_: Member, _: Arc<Call>) -> Result<Response> {
     Err(Error::new(ErrorKind::Gone, "Temporary views are not supported in CouchDB"))
 }
 

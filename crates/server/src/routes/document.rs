@@ -15,9 +15,7 @@ use settee_core::document::WriteJson;
 use settee_core::id::check_doc_id;
 use settee_core::options::{AttachmentOptions, Durability, GetOptions, OpenRevs, WriteOptions};
 use settee_core::wire::{RevResult, Saved};
-use settee_core::{
-    Attachment, AttachmentData, Document, Error, ErrorKind, Result, Rev,
-};
+use settee_core::{Attachment, AttachmentData, Document, Error, ErrorKind, Result, Rev};
 use std::sync::Arc;
 
 /// The most that a form may bring: its files are held in memory.

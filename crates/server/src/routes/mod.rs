@@ -53,11 +53,7 @@ fn table() -> Vec<Route> {
         route(
             "/_session",
             "GET,HEAD,POST,DELETE",
-            [
-                on(M::GET, session::show),
-                on(M::POST, session::begin),
-                on(M::DELETE, session::end),
-            ],
+            [on(M::GET, session::show), on(M::POST, session::begin), on(M::DELETE, session::end)],
         ),
         route("/_reload_query_servers", "POST", [on(M::POST, server::reload_query_servers)]),
         // Replication and sharding.
@@ -316,15 +312,14 @@ fn route<const N: usize>(
     allow: &'static str,
     endpoints: [Endpoint; N],
 ) -> Route {
-    let segment = |text: &'static str| {
-        match text.strip_prefix('{').and_then(|text| text.strip_suffix('}')) {
+    let segment =
+        |text: &'static str| match text.strip_prefix('{').and_then(|text| text.strip_suffix('}')) {
             None => Segment::Word(text),
             Some(name) => match name.strip_suffix("..") {
                 Some(name) => Segment::Rest(name),
                 None => Segment::One(name),
             },
-        }
-    };
+        };
     let pattern = path.split('/').filter(|text| !text.is_empty()).map(segment).collect();
     Route { path, allow, pattern, endpoints: endpoints.into() }
 }
@@ -357,7 +352,8 @@ impl Route {
             Some(Segment::Word(word)) => Some(*word),
             _ => None,
         };
-        let differs = |at| word(at).is_some_and(|word| path.get(at).is_none_or(|text| text != word));
+        let differs =
+            |at| word(at).is_some_and(|word| path.get(at).is_none_or(|text| text != word));
         differs(0) || differs(1)
     }
 }

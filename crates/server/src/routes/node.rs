@@ -34,9 +34,11 @@ pub(super) async fn name(_: ServerAdmin, call: Arc<Call>) -> Result<Response> {
 /// `GET /_node/{node}/_config`
 pub(super) async fn config(_: ServerAdmin, call: Arc<Call>) -> Result<Response> {
     check_node(&call)?;
-    let sections = call.live.values.keys().map(|section| {
-        (section.clone(), Value::Object(shown_section(&call.live, section)))
-    });
+    let sections = call
+        .live
+        .values
+        .keys()
+        .map(|section| (section.clone(), Value::Object(shown_section(&call.live, section))));
     reply::ok_json(&sections.collect::<Map<_, _>>())
 }
 
@@ -47,9 +49,8 @@ pub(super) async fn section(_: ServerAdmin, call: Arc<Call>) -> Result<Response>
 }
 
 fn shown_section(live: &Live, section: &str) -> Map<String, Value> {
-    let shown = |(key, _): (&str, &str)| {
-        Some((key.to_owned(), Value::String(live.shown(section, key)?)))
-    };
+    let shown =
+        |(key, _): (&str, &str)| Some((key.to_owned(), Value::String(live.shown(section, key)?)));
     live.section(section).filter_map(shown).collect()
 }
 
@@ -92,12 +93,13 @@ pub(super) async fn set_admin(
 ) -> Result<()> {
     check_change("admins", name, Some(password))?;
     let (worker, password) = (call.clone(), password.to_owned());
-    let hash = tokio::task::spawn_blocking(move || {
-        match crate::auth::password::PasswordHash::parse(&password) {
-            Some(hash) => hash,
-            None => worker.live.hash(&password),
-        }
-    });
+    let hash =
+        tokio::task::spawn_blocking(move || {
+            match crate::auth::password::PasswordHash::parse(&password) {
+                Some(hash) => hash,
+                None => worker.live.hash(&password),
+            }
+        });
     let hash = hash.await.map_err(Error::internal)?;
     call.app.config.set("admins", name, &hash.to_string(), persist)?;
     Ok(())

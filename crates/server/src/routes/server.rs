@@ -79,9 +79,7 @@ pub(super) async fn utils(_: Anyone, call: Arc<Call>) -> Result<Response> {
 /// `GET /_up`
 pub(super) async fn up(_: Anyone, call: Arc<Call>) -> Result<Response> {
     match call.live.get("couchdb", "maintenance_mode") {
-        Some("true") => {
-            reply::json(StatusCode::NOT_FOUND, &json!({"status": "maintenance_mode"}))
-        }
+        Some("true") => reply::json(StatusCode::NOT_FOUND, &json!({"status": "maintenance_mode"})),
         Some("nolb") => reply::json(StatusCode::NOT_FOUND, &json!({"status": "nolb"})),
         _ => reply::ok_json(&json!({"status": "ok", "seeds": {}})),
     }
@@ -201,7 +199,9 @@ pub(super) async fn setup(_: ServerAdmin, call: Arc<Call>) -> Result<Response> {
     match text("action").unwrap_or("missing") {
         "enable_single_node" | "finish_cluster" => {}
         "enable_cluster" | "add_node" | "remove_node" | "receive_cookie" => {
-            return Err(Error::bad_request("This server is a single node. Use enable_single_node."));
+            return Err(Error::bad_request(
+                "This server is a single node. Use enable_single_node.",
+            ));
         }
         _ => return Err(Error::bad_request("Invalid Action'")),
     }
@@ -297,4 +297,3 @@ impl Source for Updates {
         out.extend_from_slice(format!(r#""last_seq":{last}"#).as_bytes());
     }
 }
-

@@ -143,7 +143,8 @@ async fn large_attachments_are_refused_by_announcement_and_by_size() {
     let reply = root.put("/db/y/big").body(vec![1; 1001]).send().await;
     assert_error(&reply, 413, "attachment_too_large", "big");
     let chunk = format!("3e9\r\n{}\r\n0\r\n\r\n", "x".repeat(1001));
-    let reply = root.put("/db/y/big").header("transfer-encoding", "chunked").body(chunk).send().await;
+    let reply =
+        root.put("/db/y/big").header("transfer-encoding", "chunked").body(chunk).send().await;
     assert_error(&reply, 413, "attachment_too_large", "big");
     assert_eq!(root.get("/db/y").send().await.status, 404);
 }
@@ -207,7 +208,9 @@ async fn only_attachments_that_are_new_to_the_reader_come_again() {
     assert_eq!(doc["_attachments"]["old"]["stub"], true);
     assert_eq!(doc["_attachments"]["new"]["data"], "bmV3");
     let reply = root.get(&path).header("accept", "multipart/related").send().await;
-    assert!(reply.text().contains("filename=\"new\"") && !reply.text().contains("filename=\"old\""));
+    assert!(
+        reply.text().contains("filename=\"new\"") && !reply.text().contains("filename=\"old\"")
+    );
     assert!(!reply.text().contains("_revisions"));
 }
 

@@ -41,14 +41,18 @@ async fn changes_are_listed_in_order() {
     let with = root.value("/db/_changes?include_docs=true&limit=1").await;
     assert_eq!(with["results"][0]["doc"]["n"], 1);
     let rare = root.value("/db/_changes?seq_interval=2").await;
-    assert_eq!((&rare["results"][0]["seq"], &rare["results"][1]["seq"]), (&value!(null), &value!(3)));
+    assert_eq!(
+        (&rare["results"][0]["seq"], &rare["results"][1]["seq"]),
+        (&value!(null), &value!(3))
+    );
 }
 
 #[tokio::test]
 async fn leaves_are_listed_in_the_style_of_all_docs() {
     let site = Site::start().await;
     let root = site.with_db().await;
-    let body = r#"{"new_edits":false,"docs":[{"_id":"a","_rev":"1-abc"},{"_id":"a","_rev":"1-def"}]}"#;
+    let body =
+        r#"{"new_edits":false,"docs":[{"_id":"a","_rev":"1-abc"},{"_id":"a","_rev":"1-def"}]}"#;
     root.post("/db/_bulk_docs").json(body).send().await;
     let revs = async |query: &str| {
         let feed = root.value(&format!("/db/_changes?{query}")).await;
@@ -84,12 +88,7 @@ async fn changes_are_filtered() {
         ("d/none", 404, "not_found", "missing json key: filters"),
         ("_view", 400, "bad_request", "`view` filter parameter is not provided."),
         ("_selector", 400, "bad_request", "Selector must be specified in POST payload"),
-        (
-            "_doc_ids",
-            400,
-            "bad_request",
-            "`doc_ids` filter parameter is not a list of doc ids.",
-        ),
+        ("_doc_ids", 400, "bad_request", "`doc_ids` filter parameter is not a list of doc ids."),
     ] {
         let reply = root.get(&format!("/db/_changes?filter={query}")).send().await;
         assert_error(&reply, status, error, reason);

@@ -74,7 +74,8 @@ async fn what_livesync_sets_up_takes_effect() {
 async fn nothing_that_runs_or_leaks_can_be_set_or_read() {
     let site = Site::start().await;
     let root = site.root();
-    for path in ["query_servers/x", "os_daemons/x", "settee/max_connections", "couchdb/database_dir"]
+    for path in
+        ["query_servers/x", "os_daemons/x", "settee/max_connections", "couchdb/database_dir"]
     {
         let reply = root.put(&format!("{CONFIG}/{path}")).json("\"x\"").send().await;
         assert_eq!((reply.status, reply.value()["error"].as_str()), (403, Some("forbidden")));

@@ -40,12 +40,7 @@ async fn a_database_is_created_described_and_deleted() {
                   Did you mean to DELETE a document instead?";
     assert_error(&reply, 400, "bad_request", reason);
     assert_eq!(root.delete("/db").send().await.value(), value!({"ok": true}));
-    assert_error(
-        &root.get("/db").send().await,
-        404,
-        "not_found",
-        "Database does not exist.",
-    );
+    assert_error(&root.get("/db").send().await, 404, "not_found", "Database does not exist.");
     assert_eq!(root.delete("/db").send().await.status, 404);
     assert_eq!(root.head("/db").send().await.status, 404);
 }

@@ -45,7 +45,8 @@ async fn truncated_and_foreign_bodies_are_refused() {
 
 #[tokio::test]
 async fn large_documents_and_requests_are_refused() {
-    let settings = [("couchdb", "max_document_size", "1000"), ("chttpd", "max_http_request_size", "5000")];
+    let settings =
+        [("couchdb", "max_document_size", "1000"), ("chttpd", "max_http_request_size", "5000")];
     let site = Site::with(&settings).await;
     let root = site.with_db().await;
     let doc = |size: usize| format!(r#"{{"a":"{}"}}"#, "x".repeat(size));
@@ -56,7 +57,8 @@ async fn large_documents_and_requests_are_refused() {
     let reply = root.put("/db/big").json(&doc(6000)).send().await;
     assert_error(&reply, 413, "too_large", reason);
     let chunked = format!("{:x}\r\n{}\r\n0\r\n\r\n", doc(6000).len(), doc(6000));
-    let reply = root.put("/db/big").header("transfer-encoding", "chunked").json(&chunked).send().await;
+    let reply =
+        root.put("/db/big").header("transfer-encoding", "chunked").json(&chunked).send().await;
     assert_error(&reply, 413, "too_large", reason);
     let reply = root.put("/db/big").header("content-length", "99999999999").json("").send().await;
     assert_error(&reply, 413, "too_large", reason);
@@ -111,7 +113,7 @@ async fn long_addresses_headers_and_ids_are_refused() {
     let root = site.with_db().await;
     let reply = root.get(&format!("/db/{}", "x".repeat(8000))).send().await;
     assert_error(&reply, 414, "too_long", "the request uri is too long");
-    let reply = root.get("/").header("x-long", &"x".repeat(100_000)).send().await;
+    let reply = root.get("/").header("x-long", &"x".repeat(300_000)).send().await;
     assert_eq!(reply.status, 431);
     let mut request = root.get("/");
     for n in 0..200 {
@@ -175,7 +177,9 @@ async fn refusals_reach_clients_that_are_still_sending() {
 async fn paths_lead_nowhere_else() {
     let site = Site::start().await;
     let root = site.with_db().await;
-    for path in ["/../etc/passwd", "/db/../../x", "/%2e%2e/%2e%2e", "//etc/passwd", "/..%2f..%2fetc"] {
+    for path in
+        ["/../etc/passwd", "/db/../../x", "/%2e%2e/%2e%2e", "//etc/passwd", "/..%2f..%2fetc"]
+    {
         let reply = root.get(path).send().await;
         assert_eq!(reply.status, 404, "{path}: {reply:?}");
     }
@@ -192,7 +196,8 @@ async fn header_values_cannot_be_smuggled_in() {
     let reply = root.put(&format!("/db/x/{name}")).body("1").send().await;
     assert_eq!(reply.status, 201);
     assert_eq!(reply.header("x-evil"), None);
-    let reply = root.get("/db/x?attachments=true").header("accept", "multipart/related").send().await;
+    let reply =
+        root.get("/db/x?attachments=true").header("accept", "multipart/related").send().await;
     assert!(!reply.text().contains("\r\nx-evil"), "{}", reply.text());
     let doc = r#"{"_attachments":{"b":{"content_type":"text/plain\r\nx-evil: 1","data":""}}}"#;
     put(&root, "/db/y", doc).await;

@@ -27,7 +27,6 @@ use tokio::task::JoinHandle;
 /// A server of its own, until the test ends.
 struct Site {
     address: SocketAddr,
-    couch: Couch,
     server: Server,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
@@ -60,7 +59,7 @@ impl Site {
             let _ = stopped.await;
         });
         let task = tokio::spawn(async move { serving.await.unwrap() });
-        Site { address, couch, server, stop: Some(stop), task }
+        Site { address, server, stop: Some(stop), task }
     }
 
     /// Nobody in particular.

@@ -19,7 +19,8 @@ async fn a_session_begins_and_ends() {
     assert_eq!(session["info"]["authenticated"], value!(null));
 
     let form = "application/x-www-form-urlencoded";
-    let login = anyone.post("/_session").header("content-type", form).body("name=root&password=secret");
+    let login =
+        anyone.post("/_session").header("content-type", form).body("name=root&password=secret");
     let reply = login.send().await;
     assert_eq!(reply.status, 200);
     assert_eq!(reply.value(), value!({"ok": true, "name": "root", "roles": ["_admin"]}));
