@@ -294,10 +294,11 @@ fn finish(call: &Call, outcome: Result<Response>) -> Response {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("must-revalidate"));
     }
     renew_session(call, headers);
-    if let Some(cors) = &call.live.cors {
-        if call.parts.headers.contains_key(header::ORIGIN) && call.method != Method::OPTIONS {
-            cors.decorate(&call.parts.headers, headers);
-        }
+    if let Some(cors) = &call.live.cors
+        && call.parts.headers.contains_key(header::ORIGIN)
+        && call.method != Method::OPTIONS
+    {
+        cors.decorate(&call.parts.headers, headers);
     }
     call.app.stats.reply(reply.status());
     let mut reply = gzip::maybe_compress(call, reply);

@@ -100,10 +100,10 @@ impl Authenticator {
         headers: &HeaderMap,
         peer: Option<IpAddr>,
     ) -> Result<User> {
-        if let Some(cookie) = session::cookie(headers) {
-            if let Some(user) = self.by_cookie(live, &cookie).await? {
-                return Ok(user);
-            }
+        if let Some(cookie) = session::cookie(headers)
+            && let Some(user) = self.by_cookie(live, &cookie).await?
+        {
+            return Ok(user);
         }
         match basic(headers)? {
             Some((name, password)) => {

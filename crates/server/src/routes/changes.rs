@@ -48,10 +48,10 @@ async fn answer(member: &Member, call: &Call, body: Map<String, Value>) -> Resul
         }
         _ => None,
     };
-    if let Some(etag) = &etag {
-        if reply::matches_etag(call.header(header::IF_NONE_MATCH), etag) {
-            return reply::not_modified(etag);
-        }
+    if let Some(etag) = &etag
+        && reply::matches_etag(call.header(header::IF_NONE_MATCH), etag)
+    {
+        return reply::not_modified(etag);
     }
     let patience =
         Patience::of(query.feed, query.heartbeat, query.timeout, call.live.changes_timeout);
@@ -158,7 +158,7 @@ impl Source for Changes {
     fn write(&mut self, batch: ChangesBatch, rows: &mut RowWriter) -> bool {
         for change in &batch.changes {
             self.count += 1;
-            let hide_seq = self.count % self.seq_interval != 0;
+            let hide_seq = !self.count.is_multiple_of(self.seq_interval);
             let json = |out: &mut Vec<u8>| {
                 let start = out.len();
                 change.write_json(out, self.include_docs, &self.write);
