@@ -140,6 +140,14 @@ impl PasswordHash {
         &self.salt
     }
 
+    /// What a user document keeps of a PBKDF2 hash: the hash within, the rounds, and the key in hex.
+    pub(crate) fn parts(&self) -> Option<(&'static str, u32, String)> {
+        match self.scheme {
+            Scheme::Pbkdf2(prf, rounds) => Some((prf.name(), rounds, hex(&self.expected))),
+            Scheme::Plain | Scheme::Simple => None,
+        }
+    }
+
     /// Whether this is the password. Takes the same time either way.
     pub fn verify(&self, password: &str) -> bool {
         let given = match self.scheme {

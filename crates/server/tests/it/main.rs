@@ -16,6 +16,7 @@ mod documents;
 mod hostile;
 mod server;
 mod sessions;
+mod users;
 
 use client::{Client, Reply};
 use serde_json::Value;
