@@ -131,6 +131,12 @@ pub async fn replacing_and_removing_make_new_revisions(place: Place) {
     assert!(db.attachment("a", "a").await.unwrap_err().is_not_found());
 }
 
+pub async fn removing_what_is_not_there_makes_a_new_revision_all_the_same(place: Place) {
+    let (db, mut doc) = with_attachment(&place, "a", b"1").await;
+    let saved = db.delete_attachment(&mut doc, "never").await.unwrap();
+    assert_eq!((saved.rev.pos, read(&db, "a", "a").await), (3, "1".into()));
+}
+
 pub async fn a_document_keeps_its_attachments_by_their_stubs(place: Place) {
     let (db, _) = with_attachment(&place, "a", b"1").await;
     let mut stored = db.get("a").await.unwrap();

@@ -160,6 +160,7 @@ macro_rules! for_all_cases {
                 an_attachment_must_go_to_the_current_revision,
                 what_is_missing_is_told_apart,
                 replacing_and_removing_make_new_revisions,
+                removing_what_is_not_there_makes_a_new_revision_all_the_same,
                 a_document_keeps_its_attachments_by_their_stubs,
                 a_stub_without_attachment_is_refused,
                 inline_attachments_are_stored_with_the_document,
