@@ -2,3 +2,4 @@
 pub mod adapter;
 mod env;
 pub mod local;
+pub mod script;
