@@ -285,13 +285,16 @@ mod hostile {
     /// Runs a function over three documents with small limits. It must fail for the second, within
     /// bounded time; the others, and other functions, must not notice.
     fn fails(body: &str) -> String {
-        let engine = strict();
+        fails_in(&strict(), body)
+    }
+
+    fn fails_in(engine: &JsEngine, body: &str) -> String {
         let bad = format!("function(doc) {{ if (doc.bad) {{ {body} }} emit(doc.n, 1) }}");
         let good =
             "function(doc) { emit([doc.n].concat([1, 2].map(function(x) { return x })), {}) }";
         let docs = [r#"{"n":1}"#, r#"{"n":2,"bad":true}"#, r#"{"n":3}"#];
         let began = Instant::now();
-        let mapped = map(&engine, &[&bad, good], &docs);
+        let mapped = map(engine, &[&bad, good], &docs);
         assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
         for n in [0, 2] {
             assert_eq!(show(&mapped, n, 0), format!("{}=1", n + 1), "{body}: {mapped:?}");
@@ -300,7 +303,7 @@ mod hostile {
             assert_eq!(show(&mapped, n, 1), format!("[{},1,2]={{}}", n + 1), "{body}: {mapped:?}");
         }
         // The engine serves on, with the same function too.
-        assert_eq!(show(&map(&engine, &[&bad], &[r#"{"n":4}"#]), 0, 0), "4=1");
+        assert_eq!(show(&map(engine, &[&bad], &[r#"{"n":4}"#]), 0, 0), "4=1");
         show(&mapped, 1, 0)
     }
 
@@ -310,7 +313,9 @@ mod hostile {
     }
 
     fn memory(body: &str) {
-        let failure = fails(body);
+        // Time enough to use it up.
+        let options = ScriptOptions { memory: 8 << 20, ..ScriptOptions::default() };
+        let failure = fails_in(&JsEngine::new(options), body);
         let known = [
             "out of memory",
             "string too long",
@@ -355,8 +360,8 @@ mod hostile {
         memory("'x'.repeat(1 << 29)");
         memory("new ArrayBuffer(1 << 30)");
         memory("new Uint8Array(1 << 28)");
-        memory("new Array(1 << 28).join('xxxxxxxxxx')");
-        memory("JSON.stringify(new Array(1 << 24).fill('xxxxxxxxxxxxxxxxx'))");
+        memory("new Array(1 << 20).join('xxxxxxxxxx')");
+        memory("JSON.stringify(new Array(1 << 18).fill('xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'))");
         memory("var m = new Map(); for (var i = 0; ; i++) m.set(i, {})");
         memory("try { var s = 'x'; for (;;) s += s } catch (e) { throw e }");
     }

@@ -117,7 +117,11 @@
   // What is thrown to Rust: the `error` and `reason` of a reply.
   const failure = (name, reason) => ['error', name, reason];
 
+  // When there is not even memory for an error, the engine throws `null`.
+  const OUT_OF_MEMORY = ['InternalError', 'out of memory'];
+
   function describe(error) {
+    if (error === null) return OUT_OF_MEMORY.join(': ');
     try {
       if (error instanceof Error) return `${error.name}: ${error.message}`;
       return typeof error === 'object' ? stringify(error) : String(error);
@@ -129,6 +133,7 @@
   // The `error` and `reason` that something thrown means: CouchDB's `["error", error, reason]`,
   // `{error, reason}`, or any error.
   function nameAndReason(error) {
+    if (error === null) return OUT_OF_MEMORY;
     try {
       if (Array.isArray(error) && (error[0] === 'error' || error[0] === 'fatal')) {
         return [String(error[1]), String(error[2])];
