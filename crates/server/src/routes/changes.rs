@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use settee::adapter::{ChangesBatch, ChangesStream};
 use settee_core::document::WriteJson;
 use settee_core::options::{Filter, GetOptions};
+use settee_core::selector::Selector;
 use settee_core::wire::Seq;
 use settee_core::{Error, ErrorKind, Result};
 use std::sync::Arc;
@@ -95,7 +96,7 @@ async fn filter(
         "_design" => Ok(Filter::Design),
         "_selector" => match body.get("selector") {
             None => Err(Error::bad_request("Selector must be specified in POST payload")),
-            Some(_) => Err(not_yet("Filtering changes by selector")),
+            Some(selector) => Ok(Filter::Selector(Arc::new(Selector::parse(selector)?))),
         },
         "_view" => {
             let Some(view) = call.query.get("view").filter(|view| !view.is_empty()) else {
