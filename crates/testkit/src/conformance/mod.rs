@@ -160,6 +160,7 @@ macro_rules! for_all_cases {
                 an_attachment_must_go_to_the_current_revision,
                 what_is_missing_is_told_apart,
                 replacing_and_removing_make_new_revisions,
+                removing_what_is_not_there_makes_a_new_revision_all_the_same,
                 a_document_keeps_its_attachments_by_their_stubs,
                 a_stub_without_attachment_is_refused,
                 inline_attachments_are_stored_with_the_document,
@@ -178,6 +179,7 @@ macro_rules! for_all_cases {
                 leaves_have_their_own_attachments,
                 equal_contents_go_one_by_one,
                 attachments_from_elsewhere_keep_their_generation,
+                a_document_goes_elsewhere_as_it_is_stored,
             }
             bulk {
                 results_come_in_the_order_of_the_documents,
@@ -212,6 +214,7 @@ macro_rules! for_all_cases {
                 a_live_feed_ends_at_its_limit,
                 every_live_feed_sees_every_document,
                 a_purged_document_is_not_told_any_more,
+                who_follows_the_feed_ends_where_the_database_is,
             }
             databases {
                 a_database_exists_from_its_creation_to_its_deletion,
@@ -232,6 +235,8 @@ macro_rules! for_all_cases {
                 what_happened_to_databases_can_be_read_later,
                 a_feed_ends_when_its_database_is_deleted,
                 every_operation_is_one_of_the_adapter,
+                of_many_who_create_a_database_one_does,
+                a_database_may_be_deleted_under_its_writers,
             }
             documents {
                 a_document_is_read_as_it_was_written,
@@ -259,6 +264,8 @@ macro_rules! for_all_cases {
                 a_copy_takes_members_and_attachments_along,
                 several_documents_are_read_in_the_order_asked_for,
                 a_deferred_write_is_visible_at_once_and_kept,
+                a_write_that_nobody_waits_for_is_done_or_not_but_never_half,
+                nesting_without_end_is_refused,
             }
             listings {
                 documents_are_listed_in_the_order_of_their_ids_bytes,
