@@ -1,6 +1,6 @@
-//! CouchDB's HTTP API over any [`Host`](settee::adapter::Host).
+//! CouchDB's HTTP API over any [`Host`].
 //!
-//! A thin translation: [`routes`] says which path goes to which handler and who may call it, a
+//! A thin translation: the module `routes` says which path goes to which handler and who may call it, a
 //! handler turns the request into a call on [`Adapter`](settee::adapter::Adapter) and the result
 //! into CouchDB's JSON. A write goes from its row in the table to one function and from there to the
 //! adapter; nothing lies between.
