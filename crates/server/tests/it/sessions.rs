@@ -96,13 +96,9 @@ async fn sessions_are_signed_timed_and_tied_to_the_password() {
         client.value("/_session").await["userCtx"]["name"].clone()
     };
     assert_eq!(name(&good).await, "root");
-    let mut forged = good.clone();
-    let last = forged.pop().unwrap();
-    forged.push(if last == 'A' { 'B' } else { 'A' });
     let half = &good[..good.len() - 10];
     assert_eq!(name(half).await, value!(null));
-    // The last letter may hold bits that are no part of the signature.
-    let mut forged: Vec<char> = forged.chars().collect();
+    let mut forged: Vec<char> = good.chars().collect();
     let at = forged.len() - 10;
     forged[at] = if forged[at] == 'A' { 'B' } else { 'A' };
     let forged: String = forged.into_iter().collect();
