@@ -898,7 +898,10 @@ mod rewrites {
         let plain = Stub::default();
         let put = Stub { method: Some("PUT".into()), ..Stub::default() };
         assert_eq!(target("foo", &plain), "GET /test/_design/test/foo.txt");
-        assert_eq!(target("hello/a%2Fb", &put), "PUT /test/_design/test/_update/hello/a%252Fb?id=a%252Fb");
+        assert_eq!(
+            target("hello/a%2Fb", &put),
+            "PUT /test/_design/test/_update/hello/a%252Fb?id=a%252Fb"
+        );
         assert_eq!(
             target("welcome", &query(json!({"name": "user"}))),
             "GET /test/_design/test/_show/welcome?name=user"
