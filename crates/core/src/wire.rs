@@ -10,6 +10,10 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 
+mod read;
+
+pub use read::{parse_bulk_get_result, parse_bulk_results, row_error};
+
 /// An update sequence: a dense number in a local database, opaque text from a remote one.
 ///
 /// Only numbers can be compared; a text is handed back to the server it came from as it is.
