@@ -12,7 +12,7 @@ use std::fmt;
 
 mod read;
 
-pub use read::{parse_bulk_get_result, parse_bulk_results, row_error};
+pub use read::{BulkResult, parse_bulk_get_result, row_error};
 
 /// An update sequence: a dense number in a local database, opaque text from a remote one.
 ///

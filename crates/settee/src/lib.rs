@@ -2,3 +2,5 @@
 pub mod adapter;
 mod env;
 pub mod local;
+#[cfg(feature = "remote")]
+pub mod remote;

@@ -274,42 +274,49 @@ pub fn row_error(text: &str) -> Error {
     ErrorBody { error, reason: member("reason") }.into_error(status)
 }
 
-/// The results of a `_bulk_docs`, in the order they were given: of each the id and the revision it
-/// has now or why it has not.
-///
-/// ```
-/// use settee_core::json::Limits;
-/// use settee_core::wire::parse_bulk_results;
-///
-/// let text = br#"[{"ok": true, "id": "a", "rev": "1-abc"}, {"id": "b", "error": "conflict", "reason": ""}]"#;
-/// let results = parse_bulk_results(text, &Limits::default())?;
-/// assert_eq!(results[0].0, "a");
-/// assert!(results[1].1.as_ref().unwrap_err().is_conflict());
-/// # Ok::<(), settee_core::Error>(())
-/// ```
-///
-/// # Errors
-///
-/// `BadReply` if it is no such list.
-pub fn parse_bulk_results(
-    text: &[u8],
-    limits: &Limits,
-) -> Result<Vec<(String, Result<Option<Rev>>)>> {
-    let text = json::normalize(text, limits).map_err(in_reply)?;
-    let text = std::str::from_utf8(&text).unwrap_or_default();
-    if !text.starts_with('[') {
-        return Err(bad_reply("this should be a JSON array"));
-    }
-    let results = json::elements(text).map(|entry| {
-        let member = |name| json::members(entry).find(|member| member.0 == name).map(|m| m.1);
-        let id = member("id").and_then(json::string).unwrap_or_default().into_owned();
-        if member("error").is_some() {
-            return Ok((id, Err(row_error(entry))));
+/// One entry of the reply to a `_bulk_docs`.
+#[derive(Debug)]
+pub struct BulkResult {
+    /// The document.
+    pub id: String,
+    /// The revision it has now, or should have had.
+    pub rev: Option<Rev>,
+    /// Why it was not written.
+    pub error: Option<Error>,
+}
+
+impl BulkResult {
+    /// Reads the reply to a `_bulk_docs`.
+    ///
+    /// ```
+    /// use settee_core::json::Limits;
+    /// use settee_core::wire::BulkResult;
+    ///
+    /// let text = br#"[{"ok": true, "id": "a", "rev": "1-abc"}, {"id": "b", "error": "conflict"}]"#;
+    /// let results = BulkResult::parse_all(text, &Limits::default())?;
+    /// assert!(results[0].error.is_none());
+    /// assert!(results[1].error.as_ref().unwrap().is_conflict());
+    /// # Ok::<(), settee_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// `BadReply` if it is no such list.
+    pub fn parse_all(text: &[u8], limits: &Limits) -> Result<Vec<BulkResult>> {
+        let text = json::normalize(text, limits).map_err(in_reply)?;
+        let text = std::str::from_utf8(&text).unwrap_or_default();
+        if !text.starts_with('[') {
+            return Err(bad_reply("this should be a JSON array"));
         }
-        let rev = member("rev").map(read_rev).transpose().map_err(in_reply)?;
-        Ok((id, Ok(rev)))
-    });
-    results.collect()
+        let read = |entry| {
+            let member = |name| json::members(entry).find(|member| member.0 == name).map(|m| m.1);
+            let id = member("id").and_then(json::string).unwrap_or_default().into_owned();
+            let rev = member("rev").map(read_rev).transpose().map_err(in_reply)?;
+            let error = member("error").map(|_| row_error(entry));
+            Ok(BulkResult { id, rev, error })
+        };
+        json::elements(text).map(read).collect()
+    }
 }
 
 #[cfg(test)]
