@@ -137,6 +137,24 @@ const KEPT: [&[u8]; 6] = [
     b"\"_replication_stats\"",
 ];
 
+/// Members that are fields of [`Document`], with their quotes.
+const SPECIAL: [&[u8]; 9] = [
+    b"\"_id\"",
+    b"\"_rev\"",
+    b"\"_revisions\"",
+    b"\"_deleted\"",
+    b"\"_attachments\"",
+    b"\"_local_seq\"",
+    b"\"_revs_info\"",
+    b"\"_conflicts\"",
+    b"\"_deleted_conflicts\"",
+];
+
+/// Whether a member (its name in normalised text, with quotes) is a field of [`Document`].
+pub(crate) fn is_special(name: &[u8]) -> bool {
+    SPECIAL.contains(&name)
+}
+
 /// Whether a member (its name in normalised text, with quotes) that begins with `_` belongs to the
 /// body.
 pub(crate) fn is_kept(name: &[u8]) -> bool {

@@ -138,6 +138,87 @@ impl Default for AllDocsOptions {
     }
 }
 
+/// When an index is brought forward for a query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Update {
+    /// Before: the answer shows every write that has returned (`update=true`).
+    #[default]
+    Before,
+    /// After: the answer shows what is indexed, and indexing goes on (`update=lazy`).
+    After,
+    /// Not at all (`update=false`).
+    Never,
+}
+
+/// How to query a view. Keys are JSON texts.
+///
+/// What contradicts itself is refused by the view, in CouchDB's words: so a value here is what was
+/// asked for, not what is meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ViewOptions {
+    /// Just the rows with these keys, in this order. One key is the same as `start` and `end`.
+    pub keys: Option<Vec<String>>,
+    /// The first key.
+    pub start: Option<String>,
+    /// Of the rows with the first key, the first document.
+    pub start_docid: Option<String>,
+    /// The last key.
+    pub end: Option<String>,
+    /// Of the rows with the last key, the last document.
+    pub end_docid: Option<String>,
+    /// Whether `end` itself belongs to the range.
+    pub inclusive_end: bool,
+    /// From the last key to the first; `start` is then the highest.
+    pub descending: bool,
+    /// At most so many rows.
+    pub limit: Option<u64>,
+    /// Leave out so many rows first.
+    pub skip: u64,
+    /// Whether to reduce; if not given, what the view is made for.
+    pub reduce: Option<bool>,
+    /// One row for each key.
+    pub group: Option<bool>,
+    /// One row for keys that agree in so many first elements.
+    pub group_level: Option<u64>,
+    /// Return the documents too, or those that the rows' values name as `_id`.
+    pub include_docs: bool,
+    /// With `include_docs`: how.
+    pub doc: GetOptions,
+    /// When to bring the index forward.
+    pub update: Update,
+    /// Ask the same copy of the data every time. Here there is only one.
+    pub stable: bool,
+    /// Rows must come in order. Here they always do.
+    pub sorted: bool,
+    /// Return the update sequence too.
+    pub update_seq: bool,
+}
+
+impl Default for ViewOptions {
+    fn default() -> ViewOptions {
+        ViewOptions {
+            keys: None,
+            start: None,
+            start_docid: None,
+            end: None,
+            end_docid: None,
+            inclusive_end: true,
+            descending: false,
+            limit: None,
+            skip: 0,
+            reduce: None,
+            group: None,
+            group_level: None,
+            include_docs: false,
+            doc: GetOptions::default(),
+            update: Update::Before,
+            stable: false,
+            sorted: true,
+            update_seq: false,
+        }
+    }
+}
+
 /// Where a feed begins.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Since {

@@ -6,6 +6,7 @@ use crate::id::check_doc_id;
 use crate::json::{self, Limits, Parser, write_string};
 use crate::options::BulkGetItem;
 use crate::rev::Rev;
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -43,6 +44,13 @@ impl Seq {
             }
             Seq::Opaque(text) => write_string(out, text),
         }
+    }
+}
+
+/// Before the first change.
+impl Default for Seq {
+    fn default() -> Seq {
+        Seq::Number(0)
     }
 }
 
@@ -342,39 +350,205 @@ pub fn parse_bulk_get(
     let docs = docs
         .filter(|docs| docs.starts_with('['))
         .ok_or_else(|| Error::bad_request("Missing JSON list of 'docs'."))?;
-    Ok(json::elements(docs).map(read_bulk_get_item).collect())
+    let mut items = Vec::new();
+    for entry in json::elements(docs) {
+        let mut item = BulkGetItem { id: String::new(), rev: None, atts_since: Vec::new() };
+        items.push(match read_bulk_get_item(entry, &mut item) {
+            Ok(()) => Ok(item),
+            Err(error) => Err(DocError { id: item.id, rev: item.rev, error }),
+        });
+    }
+    Ok(items)
 }
 
-fn read_bulk_get_item(entry: &str) -> Result<BulkGetItem, DocError> {
-    let mut item = BulkGetItem { id: String::new(), rev: None, atts_since: Vec::new() };
-    let fail =
-        |item: &BulkGetItem, error| DocError { id: item.id.clone(), rev: item.rev.clone(), error };
-    let bad = |item: &BulkGetItem, reason| Err(fail(item, Error::bad_request(reason)));
+/// Fills in an entry as far as it is good.
+fn read_bulk_get_item(entry: &str, item: &mut BulkGetItem) -> Result<(), Error> {
     if !entry.starts_with('{') {
-        return bad(&item, "document must be a JSON object");
+        return Err(Error::bad_request("document must be a JSON object"));
     }
     let member = |name| json::members(entry).find(|member| member.0 == name).map(|m| m.1);
-    match member("id") {
-        None => return bad(&item, "document id missed"),
-        Some(id) => {
-            let Some(id) = json::string(id) else {
-                let error = Error::new(ErrorKind::IllegalDocId, "Document id must be a string");
-                return Err(fail(&item, error));
-            };
-            item.id = id.into_owned();
-            check_doc_id(&item.id).map_err(|error| fail(&item, error))?;
-        }
-    }
+    let id = member("id").ok_or_else(|| Error::bad_request("document id missed"))?;
+    item.id = json::string(id)
+        .ok_or_else(|| Error::new(ErrorKind::IllegalDocId, "Document id must be a string"))?
+        .into_owned();
+    check_doc_id(&item.id)?;
     if let Some(rev) = member("rev") {
-        item.rev = Some(read_rev(rev).map_err(|error| fail(&item, error))?);
+        item.rev = Some(read_rev(rev)?);
     }
     if let Some(since) = member("atts_since") {
         if !since.starts_with('[') {
-            return bad(&item, "att_since value must be array of revs.");
+            return Err(Error::bad_request("att_since value must be array of revs."));
         }
-        item.atts_since = read_revs(since).map_err(|error| fail(&item, error))?;
+        item.atts_since = read_revs(since)?;
     }
-    Ok(item)
+    Ok(())
+}
+
+/// One row of a view.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ViewRow {
+    /// The document that the row is of; `None` if it is reduced from many.
+    pub id: Option<String>,
+    /// The key, as JSON text.
+    pub key: Bytes,
+    /// The value, as JSON text.
+    pub value: Bytes,
+    /// The document, where asked for and alive.
+    pub doc: Option<Box<Document>>,
+    /// Why there is no such row (a row of `keys` of `_all_docs` only).
+    pub error: Option<String>,
+}
+
+impl ViewRow {
+    /// Appends the row: `{"id":…,"key":…,"value":…}` and, where `include_docs` says that one was
+    /// asked for, `"doc"`.
+    ///
+    /// ```
+    /// use settee_core::document::WriteJson;
+    /// use settee_core::wire::ViewRow;
+    ///
+    /// let row = ViewRow { key: "null".into(), value: "42".into(), ..ViewRow::default() };
+    /// let mut out = Vec::new();
+    /// row.write_json(&mut out, false, &WriteJson::default());
+    /// assert_eq!(out, br#"{"key":null,"value":42}"#);
+    /// ```
+    pub fn write_json(&self, out: &mut Vec<u8>, include_docs: bool, options: &WriteJson) {
+        let mut members = Writer { out, empty: true };
+        members.out.push(b'{');
+        if let Some(id) = &self.id {
+            write_string(members.member("id"), id);
+        }
+        members.member("key").extend_from_slice(&self.key);
+        if let Some(error) = &self.error {
+            write_string(members.member("error"), error);
+        } else {
+            members.member("value").extend_from_slice(&self.value);
+            match &self.doc {
+                Some(doc) => doc.write_json(members.member("doc"), options),
+                None if include_docs => members.member("doc").extend_from_slice(b"null"),
+                None => {}
+            }
+        }
+        members.out.push(b'}');
+    }
+}
+
+/// A view that belongs to no design document: the body of a `_temp_view`.
+///
+/// ```
+/// use settee_core::wire::TempView;
+///
+/// let view: TempView = serde_json::from_str(r#"{"map": "function(doc) { emit(doc.n) }"}"#)?;
+/// assert_eq!(view.language, "javascript");
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TempView {
+    /// What the functions are written in.
+    #[serde(default = "javascript")]
+    pub language: String,
+    /// The source of the map function.
+    pub map: String,
+    /// The source of the reduce function, or the name of a built-in one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reduce: Option<String>,
+    /// As a design document's `options`.
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    pub options: serde_json::Map<String, serde_json::Value>,
+}
+
+fn javascript() -> String {
+    "javascript".to_owned()
+}
+
+/// `GET /{db}/_design/{ddoc}/_info`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DesignInfo {
+    /// The design document, without `_design/`.
+    pub name: String,
+    /// Its views' indexes.
+    pub view_index: ViewIndexInfo,
+}
+
+/// What there is to know of a design document's indexes.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ViewIndexInfo {
+    /// Changes that are not indexed yet.
+    #[serde(default)]
+    pub updates_pending: UpdatesPending,
+    /// Whether something is indexed but not durable.
+    #[serde(default)]
+    pub waiting_commit: bool,
+    /// Queries that wait for an update.
+    #[serde(default)]
+    pub waiting_clients: u64,
+    /// Whether an update is under way.
+    #[serde(default)]
+    pub updater_running: bool,
+    /// Up to where changes are indexed.
+    pub update_seq: Seq,
+    /// Sizes in bytes.
+    #[serde(default)]
+    pub sizes: Sizes,
+    /// Changes when the views do.
+    pub signature: String,
+    /// Up to where purges are indexed.
+    #[serde(default)]
+    pub purge_seq: Seq,
+    /// What the views are written in.
+    pub language: String,
+    /// Whether a compaction is under way.
+    #[serde(default)]
+    pub compact_running: bool,
+    /// Versions of the order of strings that are in use.
+    #[serde(default)]
+    pub collator_versions: Vec<String>,
+}
+
+/// Changes that are not indexed yet, by how a cluster counts its copies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct UpdatesPending {
+    /// On the copies that are ahead.
+    #[serde(default)]
+    pub minimum: u64,
+    /// On the copies that would be asked.
+    #[serde(default)]
+    pub preferred: u64,
+    /// On all copies.
+    #[serde(default)]
+    pub total: u64,
+}
+
+/// One entry of `GET /_active_tasks`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct ActiveTask {
+    /// What is being done: `indexer`, `database_compaction`, `view_compaction`, `replication`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// In which database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
+    /// For which design document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub design_document: Option<String>,
+    /// How many changes have been dealt with.
+    #[serde(default)]
+    pub changes_done: u64,
+    /// How many there are to deal with.
+    #[serde(default)]
+    pub total_changes: u64,
+    /// The same in percent.
+    #[serde(default)]
+    pub progress: u64,
+    /// When it began, in seconds since 1970.
+    #[serde(default)]
+    pub started_on: u64,
+    /// When this was last brought up to date, in seconds since 1970.
+    #[serde(default)]
+    pub updated_on: u64,
+    /// What else the task says of itself.
+    #[serde(flatten)]
+    pub other: serde_json::Map<String, serde_json::Value>,
 }
 
 /// Document ids with revisions: `_revs_diff`, `_missing_revs`, `_purge`.

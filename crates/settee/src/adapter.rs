@@ -9,13 +9,13 @@ use bytes::Bytes;
 use futures_core::stream::BoxStream;
 use settee_core::options::{
     AllDocsOptions, AttachmentHead, AttachmentOptions, BulkGetItem, ChangesOptions, Durability,
-    GetOptions, OpenRevs, WriteOptions,
+    GetOptions, OpenRevs, ViewOptions, WriteOptions,
 };
 use settee_core::wire::{
-    Change, DatabaseInfo, DocRow, MissingRevs, Purged, RevResult, RevsByDoc, Saved, Security, Seq,
-    WriteResult,
+    ActiveTask, Change, DatabaseInfo, DesignInfo, DocRow, MissingRevs, Purged, RevResult,
+    RevsByDoc, Saved, Security, Seq, TempView, ViewRow, WriteResult,
 };
-use settee_core::{Digest, Document, Encoding, Result, Rev};
+use settee_core::{Digest, Document, Encoding, Error, ErrorKind, Result, Rev};
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -48,6 +48,18 @@ pub struct Rows {
     pub update_seq: Option<Seq>,
     /// The rows.
     pub rows: BoxStream<'static, Result<Vec<DocRow>>>,
+}
+
+/// The answer of a view: what is known before the first row, and the rows in batches.
+pub struct ViewRows {
+    /// How many rows the view has; `None` if they were reduced.
+    pub total_rows: Option<u64>,
+    /// How many come before the first row; `None` if they were reduced.
+    pub offset: Option<u64>,
+    /// The update sequence that the rows show, where asked for.
+    pub update_seq: Option<Seq>,
+    /// The rows.
+    pub rows: BoxStream<'static, Result<Vec<ViewRow>>>,
 }
 
 /// Some changes, and how far they bring the reader.
@@ -214,6 +226,38 @@ pub trait Adapter: Send + Sync + Debug + 'static {
     /// back space. Returns at once; [`DatabaseInfo::compact_running`] tells when it is done.
     async fn compact(&self) -> Result<()>;
 
+    /// `GET /{db}/_design/{ddoc}/_view/{view}`; `ddoc` comes without `_design/`.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if there is no such design document or view, `QueryParse` if the options make no
+    /// sense for it.
+    async fn view(&self, ddoc: &str, view: &str, options: &ViewOptions) -> Result<ViewRows> {
+        let _ = (ddoc, view, options);
+        Err(not_implemented("views"))
+    }
+
+    /// `POST /{db}/_temp_view`: the answer of a view that belongs to no design document, from the
+    /// documents as they are now.
+    async fn temp_view(&self, view: &TempView, options: &ViewOptions) -> Result<ViewRows> {
+        let _ = (view, options);
+        Err(not_implemented("temporary views"))
+    }
+
+    /// `GET /{db}/_design/{ddoc}/_info`; `ddoc` comes without `_design/`.
+    async fn design_info(&self, ddoc: &str) -> Result<DesignInfo> {
+        let _ = ddoc;
+        Err(not_implemented("views"))
+    }
+
+    /// `POST /{db}/_compact/{ddoc}`: starts giving back the space of a design document's indexes;
+    /// `ddoc` comes without `_design/`. Returns at once; [`Adapter::design_info`] tells when it is
+    /// done.
+    async fn compact_views(&self, ddoc: &str) -> Result<()> {
+        let _ = ddoc;
+        Err(not_implemented("views"))
+    }
+
     /// `POST /{db}/_view_cleanup`: drops indexes that no design document asks for any more.
     async fn view_cleanup(&self) -> Result<()>;
 
@@ -313,6 +357,15 @@ pub trait Host: Send + Sync + Debug + 'static {
 
     /// The place's own id, which it keeps for good.
     async fn uuid(&self) -> Result<String>;
+
+    /// `GET /_active_tasks`: what is going on that no request waits for.
+    async fn active_tasks(&self) -> Result<Vec<ActiveTask>> {
+        Ok(Vec::new())
+    }
+}
+
+fn not_implemented(what: &'static str) -> Error {
+    Error::new(ErrorKind::NotImplemented, format!("{what} are not implemented here"))
 }
 
 /// Durability as the options name it.

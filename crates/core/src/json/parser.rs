@@ -1,7 +1,7 @@
 //! The pass over a request's JSON: validates, normalises, and encodes for the revision hash.
 
 use super::{Limits, term, text};
-use crate::document::{Body, Document};
+use crate::document::{Body, Document, is_kept, is_special};
 use crate::error::{Error, ErrorKind, Result};
 use bytes::Bytes;
 use std::hash::Hasher;
@@ -39,22 +39,43 @@ struct Member {
     tag: u32,
 }
 
-/// The special members of a document, as they were met: their text is put aside, and they are
-/// interpreted when the whole document has been read and it is clear which of them count.
+/// The special members of a document: their text is put aside, and they are interpreted when the
+/// whole document has been read and it is clear which of them count.
 #[derive(Default)]
 pub(crate) struct Specials {
     text: Vec<u8>,
+    /// Where name and value are in the text. No two known ones have the same name.
     members: Vec<(Range<usize>, Range<usize>)>,
 }
 
 impl Specials {
-    /// Name and value of each, in the order of the document; of several with one name the last.
+    /// Name and value of each, in the order of the document, as normalised text.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let name = |i: usize| &self.text[self.members[i].0.clone()];
-        let count = self.members.len();
-        (0..count)
-            .filter(move |&i| (i + 1..count).all(|later| name(later) != name(i)))
-            .map(move |i| (name(i), &self.text[self.members[i].1.clone()]))
+        self.members
+            .iter()
+            .map(|(name, value)| (&self.text[name.clone()], &self.text[value.clone()]))
+    }
+
+    /// Takes in a member whose value follows. Of several with one name the last counts. Of unknown
+    /// ones one is enough: it is an error. So there are never more than a few.
+    fn begin(&mut self, name: &[u8]) {
+        let text = &self.text;
+        let known = is_special(name);
+        self.members.retain(|(old, _)| {
+            if known { text[old.clone()] != *name } else { is_special(&text[old.clone()]) }
+        });
+        let start = self.text.len();
+        self.text.extend_from_slice(name);
+        let end = self.text.len();
+        self.members.push((start..end, end..end));
+    }
+
+    /// The value has been written.
+    fn end(&mut self) {
+        let end = self.text.len();
+        if let Some((_, value)) = self.members.last_mut() {
+            value.end = end;
+        }
     }
 
     fn clear(&mut self) {
@@ -254,21 +275,19 @@ impl<'a> Parser<'a> {
         let start = self.text.len();
         self.key::<true>()?;
         let name = &self.text[start..self.text.len() - 1];
-        if name.get(1) != Some(&b'_') || crate::document::is_kept(name) {
+        if name.get(1) != Some(&b'_') || is_kept(name) {
             return self.value::<true>();
         }
+        self.specials.begin(name);
         // Neither stored nor hashed.
         self.members.pop();
-        self.term.truncate(term);
-        let name = start..self.text.len() - 1;
-        self.value::<false>()?;
-        let specials = &mut self.specials;
-        let base = specials.text.len();
-        specials.text.extend_from_slice(&self.text[start..]);
-        specials
-            .members
-            .push((base..base + name.len(), base + name.len() + 1..specials.text.len()));
         self.text.truncate(text);
+        self.term.truncate(term);
+        // Values may be large attachments, so they are written where they are to stay.
+        std::mem::swap(&mut self.text, &mut self.specials.text);
+        self.value::<false>()?;
+        std::mem::swap(&mut self.text, &mut self.specials.text);
+        self.specials.end();
         Ok(())
     }
 

@@ -164,9 +164,7 @@ impl Feed {
             Filter::DocIds(ids) => ids.contains(&row.id),
             Filter::Design => row.id.starts_with("_design/"),
             Filter::Selector(selector) => {
-                let _ = selector;
-                winner(&GetOptions::default())?;
-                false
+                selector.matches(&winner(&GetOptions::default())?.to_value())
             }
         };
         if !pass {

@@ -265,12 +265,13 @@ fn by_keys(
         };
         Ok(DocRow { id, rev: Some(row.winner), deleted: row.deleted, doc })
     };
-    let batches = stream::unfold((keys, row), |(mut keys, row)| async {
+    let batches = stream::unfold(Some((keys, row)), |state| async {
+        let (mut keys, row) = state?;
         let batch: Result<Vec<_>> = keys.by_ref().take(BATCH).map(&row).collect();
         match batch {
             Ok(batch) if batch.is_empty() => None,
-            Ok(batch) => Some((Ok(batch), (keys, row))),
-            Err(Fail(error)) => Some((Err(error), (Vec::new().into_iter().skip(0).take(0), row))),
+            Ok(batch) => Some((Ok(batch), Some((keys, row)))),
+            Err(Fail(error)) => Some((Err(error), None)),
         }
     });
     batches.boxed()

@@ -197,7 +197,7 @@ impl Read<'_> {
             doc.revisions = tree.ancestry(&rev);
         }
         if options.revs_info {
-            let info = tree.ancestry_stored(&rev).into_iter().map(|(rev, stored)| match stored {
+            let info = tree.ancestry_stored(&rev).map(|(rev, stored)| match stored {
                 None => (rev, RevStatus::Missing),
                 Some(Stored { deleted: true, .. }) => (rev, RevStatus::Deleted),
                 Some(_) => (rev, RevStatus::Available),

@@ -122,8 +122,8 @@ impl Feed {
                 (Some("_doc_ids"), Some(body.to_string()))
             }
             Filter::Selector(selector) => {
-                let selector = super::database::selector_json(selector)?;
-                (Some("_selector"), Some(format!(r#"{{"selector":{selector}}}"#)))
+                let body = serde_json::json!({ "selector": selector.to_value() });
+                (Some("_selector"), Some(body.to_string()))
             }
         };
         let path = path.maybe("filter", filter);

@@ -16,7 +16,6 @@ use settee_core::options::{
     AllDocsOptions, AttachmentHead, AttachmentOptions, BulkGetItem, ByteRange, ChangesOptions,
     DocSet, GetOptions, OpenRevs, WriteOptions,
 };
-use settee_core::selector::Selector;
 use settee_core::wire::{
     DatabaseInfo, DocError, DocRow, MissingRevs, Purged, RevResult, RevsByDoc, Saved, Security,
     Seq, Sizes, WriteResult, parse_bulk_get_result,
@@ -91,11 +90,6 @@ fn string_json(text: &str) -> String {
     let mut json = Vec::with_capacity(text.len() + 2);
     write_string(&mut json, text);
     String::from_utf8(json).unwrap_or_default()
-}
-
-/// A selector as the server takes it.
-pub(crate) fn selector_json(_: &Selector) -> Result<String> {
-    Err(Error::new(ErrorKind::NotImplemented, "Selectors cannot be sent to a server yet."))
 }
 
 impl Shared {

@@ -1,0 +1,16 @@
+//! The one integration binary. What belongs where:
+//!
+//! - `compaction`: what the engine drops by itself.
+//! - `conformance`: the list in the testkit, on memory and on disk.
+//! - `couch`: what is particular to `Couch` and the embedded engine: directories, handles, ids.
+//! - `remote`: the HTTP client, against our own server, hostile ones and broken lines.
+//! - `random`: random operations, compared with the testkit's model.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod compaction;
+mod conformance;
+mod couch;
+mod random;
+#[cfg(feature = "remote")]
+mod remote;
