@@ -31,6 +31,7 @@ pub(crate) async fn changes(db: Arc<Shared>, options: ChangesOptions) -> Result<
         left,
         phase: Phase::Lost,
         held: None,
+        ahead: None,
         backoff: Backoff::new(),
     };
     if left == Some(0) {
@@ -76,6 +77,8 @@ struct Feed {
     phase: Phase,
     /// Rows that may be the last, which are told with more than the others.
     held: Option<Vec<Change>>,
+    /// How many changes there are behind, as far as that is known.
+    ahead: Option<u64>,
     /// Grows while connections break without having brought a change.
     backoff: Backoff,
 }
@@ -247,9 +250,10 @@ impl Feed {
             }
         };
         if !rows.is_empty() {
-            let more = rows.len() as u64;
-            let held = self.held.replace(rows);
-            return Ok(held.map(|rows| self.hand_out(rows, None, more)));
+            let more = if self.options.descending { 0 } else { rows.len() as u64 };
+            let Some(rows) = self.held.replace(rows) else { return Ok(None) };
+            let pending = self.pending_behind(&rows).await.max(more);
+            return Ok(Some(self.hand_out(rows, None, pending)));
         }
         reader.check()?;
         let last_seq = last_seq(reader)?;
@@ -265,6 +269,26 @@ impl Feed {
         Ok(Some(self.hand_out(rows, Some(last_seq), pending)))
     }
 
+    /// How many changes there are behind some that are not the last. The reply says so at its end
+    /// only; so this is asked for once, and then counted.
+    async fn pending_behind(&mut self, rows: &[Change]) -> u64 {
+        if self.options.descending {
+            return 0;
+        }
+        if let Some(ahead) = self.ahead {
+            return ahead.saturating_sub(rows.len() as u64);
+        }
+        let Some(last) = rows.last() else { return 0 };
+        let path = self.db.path("_changes").with("since", &last.seq).with("limit", 1);
+        let count = async {
+            let reply: serde_json::Value = self.db.http.fetch(Call::get(path).retries(0)).await?;
+            let rows = reply.get("results").and_then(|rows| rows.as_array()).map_or(0, Vec::len);
+            let pending = reply.get("pending").and_then(|pending| pending.as_u64());
+            Ok::<_, Error>(pending.unwrap_or(0) + rows as u64)
+        };
+        count.await.unwrap_or(0)
+    }
+
     fn hand_out(&mut self, changes: Vec<Change>, last: Option<Seq>, pending: u64) -> ChangesBatch {
         let last_row = changes.last().map(|change| change.seq.clone());
         let last_seq = last.or(last_row).unwrap_or(match &self.since {
@@ -278,6 +302,7 @@ impl Feed {
             self.backoff = Backoff::new();
         }
         self.since = Since::Seq(last_seq.clone());
+        self.ahead = Some(pending);
         ChangesBatch { changes, last_seq, pending }
     }
 

@@ -286,7 +286,8 @@ impl Remote {
 impl Updates {
     /// Reads what there is; without a beginning, where it ends.
     async fn begin(&mut self) -> Result<()> {
-        let path = PathQuery::new("_db_updates").with("feed", "normal");
+        // 1.x waits for something to happen, unless it is told for how long.
+        let path = PathQuery::new("_db_updates").with("feed", "normal").with("timeout", 1000);
         let path = match &self.since {
             None => path.with("since", "now"),
             Some(since) => path.with("since", since),
@@ -301,6 +302,11 @@ impl Updates {
         for row in results.into_iter().flatten().filter(|_| !only_from_now) {
             let update = self.update(row)?;
             self.ready.push_back(update);
+        }
+        // Who does not say where now is must be listened to from now on.
+        let told = self.since.as_ref().is_some_and(|seq| *seq != Seq::Opaque("now".to_owned()));
+        if self.live && !told {
+            self.listen().await?;
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 //! down.
 
 use super::http::{bad_reply, too_large};
-use crate::adapter::{ByteStream, Part, Parts};
+use crate::adapter::{ByteStream, Parts};
 use crate::env;
 use bytes::{Buf, Bytes, BytesMut};
 use flate2::read::MultiGzDecoder;
@@ -41,12 +41,20 @@ enum Content {
 
 /// Puts a document and the contents of its attachments into one body of a known length.
 pub(crate) async fn upload(mut doc: Document, parts: Option<Parts>) -> Result<Upload> {
-    let mut parts = parts.unwrap_or_else(|| stream::empty().boxed());
+    let parts = parts.unwrap_or_else(|| stream::empty().boxed());
     let follows = |att: &&Attachment| att.data == AttachmentData::Follows;
     // Servers take the parts in the document's order, and want to know their lengths before.
-    let unknown = doc.attachments.iter().filter(follows).any(|att| stored_length(att).is_none());
-    if unknown {
-        parts = spool(&mut doc, parts).await?;
+    let names = doc.attachments.iter().filter(follows).map(|att| att.name.clone()).collect();
+    let mut parts = Incoming { parts, names, early: Vec::new() };
+    for att in &mut doc.attachments {
+        if att.data == AttachmentData::Follows && stored_length(att).is_none() {
+            let (file, length) = spool(parts.take(&att.name).await?).await?;
+            match att.encoding {
+                Encoding::Identity => att.length = Some(length),
+                Encoding::Gzip => att.encoded_length = Some(length),
+            }
+            parts.early.push((att.name.clone(), file));
+        }
     }
     let boundary = env::hex(&env::random::<16>()?);
     let mut json = Vec::new();
@@ -74,7 +82,7 @@ pub(crate) async fn upload(mut doc: Document, parts: Option<Parts>) -> Result<Up
         let (head, name, content, size) = pieces.next()?;
         let body: Result<ByteStream> = match content {
             Content::Memory(bytes) => Ok(stream::iter([Ok(bytes)]).boxed()),
-            Content::Part => next_part(&mut parts, &name).await.map(|body| exactly(body, size)),
+            Content::Part => parts.take(&name).await.map(|body| exactly(body, size)),
         };
         let piece: ByteStream = match body {
             Ok(body) => stream::iter([Ok(head)]).chain(body).boxed(),
@@ -110,14 +118,36 @@ fn part_head(att: &Attachment, size: u64) -> String {
     )
 }
 
-/// The content of the attachment that comes next.
-async fn next_part(parts: &mut Parts, name: &str) -> Result<ByteStream> {
-    let missing = || Error::bad_request("Attachment is marked as following, but does not.");
-    let part = parts.try_next().await?.ok_or_else(missing)?;
-    if part.name.as_ref().is_some_and(|named| named != name) {
-        return Err(Error::bad_request("The parts are not in the order of the attachments."));
+/// Parts, in whatever order they are wanted.
+struct Incoming {
+    parts: Parts,
+    /// Of all attachments that follow.
+    names: Vec<String>,
+    /// Contents that came before they were wanted.
+    early: Vec<(String, ByteStream)>,
+}
+
+impl Incoming {
+    /// The content of an attachment.
+    async fn take(&mut self, name: &str) -> Result<ByteStream> {
+        if let Some(place) = self.early.iter().position(|(early, _)| early == name) {
+            return Ok(self.early.remove(place).1);
+        }
+        loop {
+            let missing = || Error::bad_request("Attachment is marked as following, but does not.");
+            let part = self.parts.try_next().await?.ok_or_else(missing)?;
+            match part.name {
+                Some(other) if other != name => {
+                    if !self.names.contains(&other) {
+                        let reason = "A part follows that belongs to no attachment.";
+                        return Err(Error::bad_request(reason));
+                    }
+                    self.early.push((other, spool(part.body).await?.0));
+                }
+                _ => return Ok(part.body),
+            }
+        }
     }
-    Ok(part.body)
 }
 
 /// The same bytes, or an error if they are not as many as was said.
@@ -138,53 +168,29 @@ fn exactly(body: ByteStream, size: u64) -> ByteStream {
     counted.boxed()
 }
 
-/// Takes in the parts of a document, so that their lengths are known and their order can be made
-/// the document's.
-async fn spool(doc: &mut Document, mut parts: Parts) -> Result<Parts> {
+/// Takes a content in, and gives it out again, with its length.
+async fn spool(mut body: ByteStream) -> Result<(ByteStream, u64)> {
     let io = |error: std::io::Error| Error::internal(Box::new(error));
-    let mut files: Vec<(String, tempfile::SpooledTempFile)> = Vec::new();
-    let waiting = |files: &[(String, tempfile::SpooledTempFile)], att: &Attachment| {
-        att.data == AttachmentData::Follows && files.iter().all(|(name, _)| *name != att.name)
-    };
-    while doc.attachments.iter().any(|att| waiting(&files, att)) {
-        let missing = || Error::bad_request("Attachment is marked as following, but does not.");
-        let mut part = parts.try_next().await?.ok_or_else(missing)?;
-        let att = doc.attachments.iter_mut().find(|att| {
-            waiting(&files, att) && part.name.as_ref().is_none_or(|name| *name == att.name)
-        });
-        let stray = || Error::bad_request("A part follows that belongs to no attachment.");
-        let att = att.ok_or_else(stray)?;
-        let mut file = tempfile::spooled_tempfile(SPOOL);
-        let mut length = 0;
-        while let Some(bytes) = part.body.try_next().await? {
-            file.write_all(&bytes).map_err(io)?;
-            length += bytes.len() as u64;
-        }
-        file.seek(SeekFrom::Start(0)).map_err(io)?;
-        match att.encoding {
-            Encoding::Identity => att.length = Some(length),
-            Encoding::Gzip => att.encoded_length = Some(length),
-        }
-        files.push((att.name.clone(), file));
+    let mut file = tempfile::spooled_tempfile(SPOOL);
+    let mut length = 0;
+    while let Some(bytes) = body.try_next().await? {
+        file.write_all(&bytes).map_err(io)?;
+        length += bytes.len() as u64;
     }
-    let place = |name: &str| doc.attachments.iter().position(|att| att.name == name);
-    files.sort_by_key(|(name, _)| place(name));
-    let parts = files.into_iter().map(move |(name, file)| {
-        let body = stream::unfold(Some(file), move |file| async move {
-            let mut file = file?;
-            let mut piece = vec![0; 64 << 10];
-            match file.read(&mut piece) {
-                Ok(0) => None,
-                Ok(read) => {
-                    piece.truncate(read);
-                    Some((Ok(Bytes::from(piece)), Some(file)))
-                }
-                Err(error) => Some((Err(io(error)), None)),
+    file.seek(SeekFrom::Start(0)).map_err(io)?;
+    let body = stream::unfold(Some(file), move |file| async move {
+        let mut file = file?;
+        let mut piece = vec![0; 64 << 10];
+        match file.read(&mut piece) {
+            Ok(0) => None,
+            Ok(read) => {
+                piece.truncate(read);
+                Some((Ok(Bytes::from(piece)), Some(file)))
             }
-        });
-        Ok(Part { name: Some(name), body: body.boxed() })
+            Err(error) => Some((Err(io(error)), None)),
+        }
     });
-    Ok(stream::iter(parts).boxed())
+    Ok((body.boxed(), length))
 }
 
 /// A part that came.
@@ -484,6 +490,7 @@ pub(crate) fn gunzip(data: &[u8], limit: usize) -> Result<Bytes> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::adapter::Part;
     use futures_executor::block_on;
 
     fn body(text: &str, size: usize) -> ByteStream {
@@ -529,15 +536,16 @@ mod tests {
         let part =
             |name: &str, text: &str| Ok(Part { name: Some(name.to_owned()), body: body(text, 2) });
         for known in [true, false] {
+            // Parts may as well come in another order.
             let mut doc: Document = r#"{"_id":"a","_attachments":{
                 "one":{"follows":true,"length":5},"two":{"data":"eHl6"},
                 "three \"3\"":{"follows":true,"length":0}}}"#
                 .parse()
                 .unwrap();
             let mut parts = vec![part("one", "11111"), part("three \"3\"", "")];
+            parts.reverse();
             if !known {
                 doc.attachments[0].length = None;
-                parts.reverse();
             }
             let parts = stream::iter(parts).boxed();
             let sent = block_on(upload(doc, Some(parts))).unwrap();
