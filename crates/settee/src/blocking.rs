@@ -30,8 +30,8 @@ use futures_executor::{BlockingStream, block_on, block_on_stream};
 use settee_core::options::{AttachmentOptions, BulkGetItem, Filter, GetOptions, OpenRevs};
 use settee_core::selector::Selector;
 use settee_core::wire::{
-    Change, DatabaseInfo, DocRow, MissingRevs, Purged, RevResult, RevsByDoc, Saved, Security, Seq,
-    WriteResult,
+    ActiveTask, Change, DatabaseInfo, DocRow, MissingRevs, Purged, RevResult, RevsByDoc, Saved,
+    Security, Seq, WriteResult,
 };
 use settee_core::{Digest, Document, Result, Rev};
 use std::collections::BTreeMap;
@@ -80,6 +80,12 @@ impl Couch {
         crate::Couch::temporary_in(parent).map(Couch)
     }
 
+    /// [`Couch::connect`](crate::Couch::connect).
+    #[cfg(feature = "remote")]
+    pub fn connect(url: &str) -> Result<Couch> {
+        crate::Couch::connect(url).map(Couch)
+    }
+
     /// The same place, to be used from async code.
     pub fn as_async(&self) -> &crate::Couch {
         &self.0
@@ -100,6 +106,7 @@ impl Couch {
         all_dbs_with(options: &AllDbsOptions) -> Vec<String>;
         len() -> usize;
         is_empty() -> bool;
+        active_tasks() -> Vec<ActiveTask>;
         uuids(count: usize) -> Vec<String>;
         uuid() -> String;
         events() -> Iter<DbUpdate>, Iter::new;
@@ -118,6 +125,12 @@ impl From<crate::Couch> for Couch {
 pub struct Database(crate::Database);
 
 impl Database {
+    /// [`Database::connect`](crate::Database::connect).
+    #[cfg(feature = "remote")]
+    pub fn connect(url: &str) -> Result<Database> {
+        crate::Database::connect(url).map(Database)
+    }
+
     /// The database's name.
     pub fn name(&self) -> &str {
         self.0.name()

@@ -72,7 +72,17 @@ impl Remote {
         Remote::at(base, credentials, options)
     }
 
-    pub(crate) fn at(
+    /// A database's server and name, by the database's URL, or by its name on the default server.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Remote::connect).
+    pub fn connect_database(url: &str, options: &RemoteOptions) -> Result<(Remote, String)> {
+        let (base, credentials, name) = BaseUrl::parse_database(url)?;
+        Ok((Remote::at(base, credentials, options)?, name))
+    }
+
+    fn at(
         base: BaseUrl,
         credentials: Option<Credentials>,
         options: &RemoteOptions,
@@ -135,8 +145,8 @@ impl Remote {
 ///
 /// `BadRequest` if the URL or one of the options makes no sense.
 pub fn database(url: &str, options: &RemoteOptions) -> Result<Arc<dyn Adapter>> {
-    let (base, credentials, name) = BaseUrl::parse_database(url)?;
-    Remote::at(base, credentials, options)?.database(&name)
+    let (remote, name) = Remote::connect_database(url, options)?;
+    remote.database(&name)
 }
 
 #[async_trait]

@@ -357,7 +357,8 @@ fn assign(
     new_edits: bool,
 ) -> Vec<WriteResult> {
     let mut replies: VecDeque<Option<BulkResult>> = replies.into_iter().map(Some).collect();
-    let results = docs.iter().map(|(_, id, doc)| {
+    let mut results: Vec<WriteResult> = Vec::with_capacity(docs.len());
+    for (_, id, doc) in docs {
         let fits = |reply: &Option<BulkResult>| {
             reply.as_ref().is_some_and(|reply| {
                 // One document may come in several revisions.
@@ -369,16 +370,19 @@ fn assign(
             replies.pop_front();
         }
         let reply = replies.iter().position(fits).and_then(|place| replies[place].take());
-        let fail = |error| Err(DocError { id: id.clone(), rev: None, error });
-        match reply {
-            Some(BulkResult { error: Some(error), .. }) => fail(error),
-            Some(BulkResult { rev: Some(rev), .. }) => Ok(Saved { id: id.clone(), rev }),
-            // Of revisions as they are elsewhere, only failures are told.
-            _ => match (&doc.rev, new_edits) {
-                (Some(rev), false) => Ok(Saved { id: id.clone(), rev: rev.clone() }),
-                _ => fail(bad_reply("A write has no result.")),
-            },
-        }
-    });
-    results.collect()
+        // Of revisions as they are elsewhere, only failures are told.
+        let kept = doc.rev.clone().filter(|_| !new_edits);
+        let (error, rev) = match reply {
+            None => (None, kept),
+            Some(reply) => (reply.error, reply.rev.or(kept)),
+        };
+        results.push(match (error, rev) {
+            (None, Some(rev)) => Ok(Saved { id: id.clone(), rev }),
+            (error, _) => {
+                let error = error.unwrap_or_else(|| bad_reply("A write has no result."));
+                Err(DocError { id: id.clone(), rev: None, error })
+            }
+        });
+    }
+    results
 }
