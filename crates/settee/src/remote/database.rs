@@ -8,7 +8,7 @@ use super::{changes, multipart, write};
 use crate::adapter::{Adapter, AttachmentReader, ByteStream, ChangesStream, Parts, Rows};
 use async_trait::async_trait;
 use futures_core::stream::BoxStream;
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use hyper::{StatusCode, header};
 use serde_json::Value;
 use settee_core::json::{Limits, write_string};
@@ -79,6 +79,11 @@ impl RemoteDatabase {
         let call = Call::post(self.path(path)).json("").repeat(Repeat::Safe);
         self.http().run(call).await
     }
+}
+
+/// Whether attachments' contents are wanted in a form that JSON cannot say.
+fn as_stored(options: &GetOptions) -> bool {
+    options.attachments && options.att_encoding_info
 }
 
 /// A list of revisions as JSON.
@@ -197,6 +202,29 @@ impl Shared {
         }
         if !options.latest {
             in_order(&mut results, revs);
+        }
+        Ok(results)
+    }
+
+    /// Puts into documents that came with stubs the contents that were asked for, as they are
+    /// stored.
+    async fn with_contents(
+        &self,
+        item: &BulkGetItem,
+        mut results: Vec<RevResult>,
+        mut options: GetOptions,
+    ) -> Result<Vec<RevResult>> {
+        options.atts_since.clone_from(&item.atts_since);
+        options.latest = false;
+        for result in &mut results {
+            let RevResult::Found(doc) = result else { continue };
+            let Some(rev) = doc.rev.clone().filter(|_| !doc.attachments.is_empty()) else {
+                continue;
+            };
+            let revs = OpenRevs::Revs(vec![rev]);
+            if let Some(whole) = self.open_revs(&item.id, &revs, &options).await?.pop() {
+                *result = whole;
+            }
         }
         Ok(results)
     }
@@ -345,9 +373,22 @@ impl Adapter for RemoteDatabase {
             let response = self.http().send(self.bulk_get_call(&items, options)).await;
             match response.map_err(Error::from) {
                 Ok(response) => {
-                    let reader =
-                        RowReader::new(response.body, Some("results"), self.shared.limits());
-                    return Ok(BulkGet::new(reader, items).into_stream());
+                    let limits = self.shared.limits();
+                    let reader = RowReader::new(response.body, Some("results"), limits);
+                    let results = BulkGet::new(reader, items).into_stream();
+                    if !as_stored(options) {
+                        return Ok(results.map_ok(|(item, results)| (item.id, results)).boxed());
+                    }
+                    let (shared, options) = (self.shared.clone(), options.clone());
+                    let results = results.map(move |result| {
+                        let (shared, options) = (shared.clone(), options.clone());
+                        async move {
+                            let (item, results) = result?;
+                            let results = shared.with_contents(&item, results, options).await?;
+                            Ok((item.id, results))
+                        }
+                    });
+                    return Ok(results.buffered(AT_A_TIME).boxed());
                 }
                 Err(error) if error.reason() == NO_DATABASE || !unknown_path(&error) => {
                     return Err(error);
@@ -528,9 +569,22 @@ impl Adapter for RemoteDatabase {
     }
 
     async fn delete_attachment(&self, id: &str, name: &str, rev: Option<Rev>) -> Result<Saved> {
-        let path = self.shared.attachment_path(id, name)?.maybe("rev", rev);
+        let path = self.shared.attachment_path(id, name)?.maybe("rev", rev.as_ref());
         let call = Call::delete(path).repeat(Repeat::Unsent);
-        write::saved(self.http().send(call).await?, id).await
+        match self.http().send(call).await.map_err(Error::from) {
+            Ok(response) => write::saved(response, id).await,
+            // Servers differ in whether it is an error to remove what is not there. What was asked
+            // for is so; the revision is made all the same.
+            Err(error) if error.is_not_found() && rev.is_some() => {
+                let options = GetOptions { rev, ..GetOptions::default() };
+                let Ok(doc) = self.shared.get(id, &options).await else { return Err(error) };
+                if doc.attachments.iter().any(|att| att.name == name) {
+                    return Err(error);
+                }
+                write::put(&self.shared, doc, None, &WriteOptions::default()).await
+            }
+            Err(error) => Err(error),
+        }
     }
 
     async fn purge(&self, revs: &RevsByDoc) -> Result<Purged> {
@@ -610,15 +664,17 @@ impl RemoteDatabase {
                 body.extend_from_slice(b",\"rev\":");
                 write_string(&mut body, &rev.to_string());
             }
-            if !item.atts_since.is_empty() {
+            if !item.atts_since.is_empty() && !as_stored(options) {
                 body.extend_from_slice(b",\"atts_since\":");
                 body.extend_from_slice(revs_json(&item.atts_since).as_bytes());
             }
             body.push(b'}');
         }
         body.extend_from_slice(b"]}");
+        let attachments = options.attachments && !as_stored(options);
+        let options = GetOptions { attachments, ..options.clone() };
         let path = self.path("_bulk_get");
-        let path = self.shared.doc_options(path, options).flag("latest", options.latest);
+        let path = self.shared.doc_options(path, &options).flag("latest", options.latest);
         Call::post(path).json(body).repeat(Repeat::Safe)
     }
 
@@ -700,7 +756,7 @@ impl BulkGet {
         }
     }
 
-    fn into_stream(self) -> BoxStream<'static, Result<(String, Vec<RevResult>)>> {
+    fn into_stream(self) -> BoxStream<'static, Result<(BulkGetItem, Vec<RevResult>)>> {
         let results = stream::unfold(Some(self), |state| async {
             let mut state = state?;
             match state.next().await {
@@ -712,7 +768,7 @@ impl BulkGet {
         results.boxed()
     }
 
-    async fn next(&mut self) -> Result<Option<(String, Vec<RevResult>)>> {
+    async fn next(&mut self) -> Result<Option<(BulkGetItem, Vec<RevResult>)>> {
         let Some(item) = self.asked.pop_front() else { return Ok(None) };
         // Of an item without revision, some servers give each leaf a result of its own.
         let all_leaves = item.rev.is_none();
@@ -743,7 +799,7 @@ impl BulkGet {
             let error = Error::missing();
             vec![RevResult::Missing(DocError { id: item.id.clone(), rev: item.rev.clone(), error })]
         });
-        Ok(Some((item.id, results)))
+        Ok(Some((item, results)))
     }
 
     async fn peek(&mut self) -> Result<Option<&(String, Vec<RevResult>)>> {

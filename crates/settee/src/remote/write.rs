@@ -243,12 +243,17 @@ pub(crate) async fn bulk_docs(
     let mut results: Vec<Option<WriteResult>> = Vec::with_capacity(docs.len());
     // What is to be sent, with its place.
     let mut left: Vec<(usize, String, Document)> = Vec::with_capacity(docs.len());
+    // What JSON cannot say, or not well, is sent by itself.
+    let mut alone: Vec<(usize, String, Document)> = Vec::new();
     for (place, mut doc) in docs.into_iter().enumerate() {
         let named = doc.id.clone().unwrap_or_default();
-        match ready(&mut doc, options).and_then(|id| inline(db, &mut doc).map(|()| id)) {
+        match ready(&mut doc, options).and_then(|id| check_inline(&doc).map(|()| id)) {
             Ok(id) => {
                 results.push(None);
-                left.push((place, id, doc));
+                match in_parts(&doc) {
+                    true => alone.push((place, id, doc)),
+                    false => left.push((place, id, doc)),
+                }
             }
             Err(error) => results.push(Some(Err(DocError { id: named, rev: None, error }))),
         }
@@ -297,29 +302,27 @@ pub(crate) async fn bulk_docs(
             }
         }
     }
+    let alone = stream::iter(alone)
+        .map(|(place, id, doc)| async move { (place, id, put(db, doc, None, options).await) });
+    let alone: Vec<_> = alone.buffered(AT_A_TIME).collect().await;
+    for (place, id, outcome) in alone {
+        results[place] = Some(match outcome {
+            Ok(saved) => Ok(saved),
+            // A failure of the line or the server is not this document's alone.
+            Err(error) if error.status() >= 500 => return Err(error),
+            Err(error) => Err(DocError { id, rev: None, error }),
+        });
+    }
     let unanswered = || bad_reply("A write has no result.");
     results.into_iter().map(|result| result.ok_or_else(unanswered)).collect()
 }
 
-/// Makes of an attachment what JSON can say.
-fn inline(db: &Shared, doc: &mut Document) -> Result<()> {
-    for att in &mut doc.attachments {
-        match &att.data {
-            AttachmentData::Follows => {
-                let reason = "Attachment is marked as following, but does not.";
-                return Err(Error::bad_request(reason));
-            }
-            AttachmentData::Inline(data) if att.encoding == Encoding::Gzip => {
-                let data = multipart::gunzip(data, db.limits().attachment)?;
-                att.encoding = Encoding::Identity;
-                att.encoded_length = None;
-                att.length = Some(data.len() as u64);
-                att.data = AttachmentData::Inline(data);
-            }
-            _ => {}
-        }
+/// Nothing can follow a bulk write.
+fn check_inline(doc: &Document) -> Result<()> {
+    match doc.attachments.iter().any(|att| att.data == AttachmentData::Follows) {
+        true => Err(Error::bad_request("Attachment is marked as following, but does not.")),
+        false => Ok(()),
     }
-    Ok(())
 }
 
 /// One request, and a result for each document of it.
