@@ -56,6 +56,7 @@
 //! | `js` | no | functions of design documents in JavaScript: needs a C compiler |
 
 pub mod adapter;
+pub mod design;
 pub mod local;
 #[cfg(feature = "remote")]
 pub mod remote;
