@@ -63,6 +63,28 @@ impl Database {
         Database { couch, adapter }
     }
 
+    /// A database of a server by its URL, or by its name on the default server. Nothing is asked
+    /// yet.
+    ///
+    /// # Errors
+    ///
+    /// `BadRequest` if the URL makes no sense.
+    ///
+    /// ```no_run
+    /// # async fn example() -> settee::Result<()> {
+    /// use settee::Database;
+    ///
+    /// let people = Database::connect("https://jan:apple@example.com/people")?;
+    /// println!("{} people", people.len().await?);
+    /// # Ok(()) }
+    /// ```
+    #[cfg(feature = "remote")]
+    pub fn connect(url: &str) -> Result<Database> {
+        let (remote, name) =
+            crate::remote::Remote::connect_database(url, &crate::remote::RemoteOptions::new())?;
+        Couch::from_host(Arc::new(remote)).db(&name)
+    }
+
     /// The database's name.
     pub fn name(&self) -> &str {
         self.adapter.name()

@@ -52,11 +52,14 @@
 //! | feature | default | what it adds |
 //! |---|---|---|
 //! | `blocking` | no | `settee::blocking`, the whole API without `async` |
+//! | `remote` | no | `settee::remote`, databases of a CouchDB or of anything that speaks its protocol |
 //! | `js` | no | functions of design documents in JavaScript: needs a C compiler |
 
 pub mod adapter;
 pub mod design;
 pub mod local;
+#[cfg(feature = "remote")]
+pub mod remote;
 pub mod script;
 
 mod all_docs;
