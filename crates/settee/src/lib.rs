@@ -60,6 +60,7 @@ pub mod design;
 pub mod local;
 #[cfg(feature = "remote")]
 pub mod remote;
+pub mod replicate;
 pub mod script;
 
 mod all_docs;
@@ -78,6 +79,7 @@ pub use conflict::{ConflictResolution, Pending};
 pub use couch::Couch;
 pub use database::Database;
 pub use input::{AttachmentBody, DocRef, IntoDocument};
+pub use replicate::{Replication, Sync};
 pub use settee_core::{
     Attachment, AttachmentData, Body, Digest, Document, Encoding, Error, ErrorKind, Result, Rev,
     RevId, Revisions, options, selector::Selector, wire,
