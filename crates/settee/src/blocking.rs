@@ -28,9 +28,10 @@ use bytes::{Buf, Bytes};
 use futures_core::stream::BoxStream;
 use futures_executor::{BlockingStream, block_on, block_on_stream};
 use settee_core::options::{AttachmentOptions, BulkGetItem, Filter, GetOptions, OpenRevs};
+use settee_core::selector::Selector;
 use settee_core::wire::{
-    Change, DatabaseInfo, DocRow, MissingRevs, Purged, RevResult, RevsByDoc, Saved, Security, Seq,
-    WriteResult,
+    ActiveTask, Change, DatabaseInfo, DocRow, MissingRevs, Purged, RevResult, RevsByDoc, Saved,
+    Security, Seq, WriteResult,
 };
 use settee_core::{Digest, Document, Result, Rev};
 use std::collections::BTreeMap;
@@ -74,6 +75,17 @@ impl Couch {
         crate::Couch::temporary().map(Couch)
     }
 
+    /// [`Couch::temporary_in`](crate::Couch::temporary_in).
+    pub fn temporary_in(parent: impl AsRef<Path>) -> Result<Couch> {
+        crate::Couch::temporary_in(parent).map(Couch)
+    }
+
+    /// [`Couch::connect`](crate::Couch::connect).
+    #[cfg(feature = "remote")]
+    pub fn connect(url: &str) -> Result<Couch> {
+        crate::Couch::connect(url).map(Couch)
+    }
+
     /// The same place, to be used from async code.
     pub fn as_async(&self) -> &crate::Couch {
         &self.0
@@ -94,6 +106,7 @@ impl Couch {
         all_dbs_with(options: &AllDbsOptions) -> Vec<String>;
         len() -> usize;
         is_empty() -> bool;
+        active_tasks() -> Vec<ActiveTask>;
         uuids(count: usize) -> Vec<String>;
         uuid() -> String;
         events() -> Iter<DbUpdate>, Iter::new;
@@ -112,6 +125,12 @@ impl From<crate::Couch> for Couch {
 pub struct Database(crate::Database);
 
 impl Database {
+    /// [`Database::connect`](crate::Database::connect).
+    #[cfg(feature = "remote")]
+    pub fn connect(url: &str) -> Result<Database> {
+        crate::Database::connect(url).map(Database)
+    }
+
     /// The database's name.
     pub fn name(&self) -> &str {
         self.0.name()
@@ -207,6 +226,7 @@ impl Database {
         delete_current(id: &str) -> Saved;
         copy<'a, 'b>(from: impl Into<DocRef<'a>>, to: impl Into<DocRef<'b>>) -> Rev;
         bulk(docs: &mut [Document]) -> Vec<WriteResult>;
+        bulk_all_or_nothing(docs: &mut [Document]) -> Vec<Saved>;
         save_all(docs: &mut [Document]) -> ConflictResolution, ConflictResolution;
 
         put_attachment(
@@ -303,6 +323,7 @@ impl Changes {
         all_leaves();
         filter(filter: Filter);
         design_docs();
+        selector(selector: Selector);
         include_docs();
         include_docs_with(options: GetOptions);
     }

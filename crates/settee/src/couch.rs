@@ -4,6 +4,7 @@ use crate::adapter::{AllDbsOptions, DbUpdate, Host};
 use crate::database::Database;
 use crate::local::{Local, LocalOptions};
 use futures_core::stream::BoxStream;
+use settee_core::wire::ActiveTask;
 use settee_core::{Error, ErrorKind, Result};
 use std::collections::VecDeque;
 use std::fmt;
@@ -91,12 +92,44 @@ impl Couch {
     ///
     /// `Internal` if no temporary directory can be made.
     pub fn temporary() -> Result<Couch> {
+        Couch::temporary_in(std::env::temp_dir())
+    }
+
+    /// As [`temporary`](Couch::temporary), with the temporary directory inside of another one.
+    ///
+    /// # Errors
+    ///
+    /// `Internal` if no temporary directory can be made.
+    pub fn temporary_in(parent: impl AsRef<Path>) -> Result<Couch> {
         let directory = tempfile::Builder::new()
             .prefix("settee-")
-            .tempdir()
-            .map_err(|error| Error::internal(Box::new(error)))?;
+            .tempdir_in(parent)
+            .map_err(Error::internal)?;
         let local = Local::open(directory.path(), &LocalOptions::default())?;
         Ok(Couch::new(Arc::new(local), Some(directory)))
+    }
+
+    /// The databases of a server. Nothing is asked of it yet.
+    ///
+    /// What the URL may be is said at [`Remote::connect`](crate::remote::Remote::connect). Other
+    /// options than the usual go there too, and its result to [`from_host`](Couch::from_host).
+    ///
+    /// # Errors
+    ///
+    /// `BadRequest` if the URL makes no sense.
+    ///
+    /// ```no_run
+    /// # async fn example() -> settee::Result<()> {
+    /// use settee::Couch;
+    ///
+    /// let couch = Couch::connect("http://admin:secret@localhost:5984")?;
+    /// println!("{:?}", couch.all_dbs().await?);
+    /// # Ok(()) }
+    /// ```
+    #[cfg(feature = "remote")]
+    pub fn connect(url: &str) -> Result<Couch> {
+        use crate::remote::{Remote, RemoteOptions};
+        Ok(Couch::from_host(Arc::new(Remote::connect(url, &RemoteOptions::new())?)))
     }
 
     /// The comfort of a `Couch` over any implementation of [`Host`].
@@ -192,6 +225,11 @@ impl Couch {
     pub async fn is_empty(&self) -> Result<bool> {
         let one = AllDbsOptions { limit: Some(1), ..Default::default() };
         Ok(self.all_dbs_with(&one).await?.is_empty())
+    }
+
+    /// What is going on that no request waits for: `GET /_active_tasks`.
+    pub async fn active_tasks(&self) -> Result<Vec<ActiveTask>> {
+        self.host().active_tasks().await
     }
 
     /// Fresh document ids, in ascending order: `GET /_uuids`.

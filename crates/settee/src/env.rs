@@ -43,6 +43,11 @@ pub(crate) struct IdGenerator {
 }
 
 impl IdGenerator {
+    #[cfg(feature = "remote")]
+    pub(crate) const fn new() -> IdGenerator {
+        IdGenerator { last: Mutex::new(0) }
+    }
+
     pub(crate) fn next(&self) -> Result<String> {
         let low = u64::from_be_bytes(random()?);
         let at_least = (now_micros() / 1000) << 12;

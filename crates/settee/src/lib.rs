@@ -52,10 +52,16 @@
 //! | feature | default | what it adds |
 //! |---|---|---|
 //! | `blocking` | no | `settee::blocking`, the whole API without `async` |
+//! | `remote` | no | `settee::remote`, databases of a CouchDB or of anything that speaks its protocol |
+//! | `js` | no | functions of design documents in JavaScript: needs a C compiler |
 
 pub mod adapter;
+pub mod design;
 pub mod local;
+#[cfg(feature = "remote")]
+pub mod remote;
 pub mod replicate;
+pub mod script;
 
 mod all_docs;
 #[cfg(feature = "blocking")]
@@ -76,7 +82,7 @@ pub use input::{AttachmentBody, DocRef, IntoDocument};
 pub use replicate::{Replication, Sync};
 pub use settee_core::{
     Attachment, AttachmentData, Body, Digest, Document, Encoding, Error, ErrorKind, Result, Rev,
-    RevId, Revisions, options, wire,
+    RevId, Revisions, options, selector::Selector, wire,
 };
 
 /// What most programs use, to be imported whole.
@@ -86,3 +92,8 @@ pub mod prelude {
     pub use crate::{Couch, Database, Document, Error, IntoDocument, Result};
     pub use futures_util::{StreamExt, TryStreamExt};
 }
+
+/// The examples of the README, so that they stay true.
+#[cfg(all(doctest, feature = "blocking"))]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -220,7 +220,7 @@ impl Committer {
         if let Some(error) = &self.poisoned {
             return Err(error.clone());
         }
-        self.engine.ready(bytes)?;
+        self.engine.ready(bytes, !batch.retired.is_empty())?;
         // Compaction drops the rows of a retired owner for good, so that must not be taken back.
         let flush = flush || !batch.retired.is_empty();
         let result = self.engine.commit(batch, flush);

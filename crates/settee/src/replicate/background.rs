@@ -4,7 +4,7 @@ use futures_core::future::BoxFuture;
 use settee_core::{Error, Result};
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Wake, Waker};
 use std::thread::{self, Thread};
 
 /// Runs a future to its end on a thread of its own.
@@ -23,7 +23,7 @@ fn block_on(future: BoxFuture<'static, ()>) {
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut context = Context::from_waker(&waker);
     let mut future = pin!(future);
-    while let Poll::Pending = future.as_mut().poll(&mut context) {
+    while future.as_mut().poll(&mut context).is_pending() {
         thread::park();
     }
 }

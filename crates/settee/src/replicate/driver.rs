@@ -205,7 +205,7 @@ type Saving<'s> = BoxFuture<'s, (Checkpoint, Result<()>)>;
 
 enum Wake {
     Done(Option<Result<Done>>),
-    Saved(Checkpoint, Result<()>),
+    Saved(Box<Checkpoint>, Result<()>),
     Time,
     Orders,
 }
@@ -249,7 +249,7 @@ impl Run<'_> {
                 if let Some(save) = &mut saving
                     && let Poll::Ready((back, result)) = save.poll_unpin(cx)
                 {
-                    return Poll::Ready(Wake::Saved(back, result));
+                    return Poll::Ready(Wake::Saved(Box::new(back), result));
                 }
                 if let Poll::Ready(done) = batches.poll_next_unpin(cx) {
                     return Poll::Ready(Wake::Done(done));
@@ -303,7 +303,7 @@ impl Run<'_> {
                     if *back.saved() != through {
                         timer = Some(env::sleep(options.checkpoint_interval));
                     }
-                    checkpoint = Some(back);
+                    checkpoint = Some(*back);
                     if let Err(error) = result {
                         break Err(error);
                     }

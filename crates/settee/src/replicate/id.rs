@@ -45,18 +45,6 @@ impl Identity<'_> {
     }
 }
 
-/// What CouchDB appends to a job's id, though not to its checkpoint's.
-pub(crate) fn suffix(continuous: bool, create_target: bool) -> String {
-    let mut suffix = String::new();
-    if continuous {
-        suffix.push_str("+continuous");
-    }
-    if create_target {
-        suffix.push_str("+create_target");
-    }
-    suffix
-}
-
 fn endpoint(location: &Location) -> Term {
     match location {
         Location::Local { place, name } => Term::Tuple(vec![
