@@ -10,7 +10,8 @@ use std::time::Instant;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let arg = |n: usize, usual: usize| args.get(n).and_then(|arg| arg.parse().ok()).unwrap_or(usual);
+    let arg =
+        |n: usize, usual: usize| args.get(n).and_then(|arg| arg.parse().ok()).unwrap_or(usual);
     let couch = match args.first().map(String::as_str) {
         None | Some("memory") => Couch::memory()?,
         Some(dir) => Couch::from_host(Arc::new(Local::open(dir, &LocalOptions::default())?)),
@@ -25,8 +26,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let padding = "x".repeat(200);
         let started = Instant::now();
         let docs = (0..count).map(|n| {
-            format!(r#"{{"_id":"{n:08}","type":"person","name":"Jane {n}","n":{n},"pad":"{padding}"}}"#)
-                .parse::<Document>()
+            format!(
+                r#"{{"_id":"{n:08}","type":"person","name":"Jane {n}","n":{n},"pad":"{padding}"}}"#
+            )
+            .parse::<Document>()
         });
         let docs: Vec<Document> = docs.collect::<Result<_, _>>()?;
         for docs in docs.chunks(1000) {

@@ -2,7 +2,9 @@
 
 use super::check_language;
 use super::request::UserCtx;
-use crate::adapter::{Adapter, AttachmentReader, ByteStream, ChangesStream, Parts, Rows, ViewRows};
+use crate::adapter::{
+    Adapter, AttachmentReader, ByteStream, ChangesStream, Location, Parts, Rows, ViewRows,
+};
 use crate::env::IdGenerator;
 use crate::script::{DesignSource, EditText, ScriptEngine};
 use async_trait::async_trait;
@@ -340,6 +342,10 @@ impl Adapter for Validating {
 
     fn name(&self) -> &str {
         self.inner.name()
+    }
+
+    fn location(&self) -> Location {
+        self.inner.location()
     }
 
     async fn info(&self) -> Result<DatabaseInfo> {

@@ -5,7 +5,7 @@ use super::http::{Call, Http, Payload, Repeat, Response, bad_reply};
 use super::rows::RowReader;
 use super::url::{PathQuery, encode, encode_id};
 use super::{changes, multipart, write};
-use crate::adapter::{Adapter, AttachmentReader, ByteStream, ChangesStream, Parts, Rows};
+use crate::adapter::{Adapter, AttachmentReader, ByteStream, ChangesStream, Location, Parts, Rows};
 use async_trait::async_trait;
 use futures_core::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -328,6 +328,17 @@ fn unknown_path(error: &Error) -> bool {
 impl Adapter for RemoteDatabase {
     fn name(&self) -> &str {
         &self.shared.name
+    }
+
+    fn location(&self) -> Location {
+        let http = self.http();
+        Location::Remote {
+            // As CouchDB writes the URLs of databases.
+            url: format!("{}/{}/", http.base, encode(&self.shared.name)),
+            user: http.auth.user(),
+            // Headers may hold secrets, and do not tell one database from another.
+            headers: Vec::new(),
+        }
     }
 
     async fn info(&self) -> Result<DatabaseInfo> {
