@@ -6,6 +6,7 @@
 //! - `couch`: what is particular to `Couch` and the embedded engine: directories, handles, ids.
 //! - `remote`: the HTTP client, against our own server, hostile ones and broken lines.
 //! - `random`: random operations, compared with the testkit's model.
+//! - `replication`: replication between databases of one process.
 //! - `script`: the script engine: what functions can do, and what they cannot.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
@@ -18,5 +19,6 @@ mod design;
 mod random;
 #[cfg(feature = "remote")]
 mod remote;
+mod replication;
 #[cfg(feature = "js")]
 mod script;
