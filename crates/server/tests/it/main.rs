@@ -14,6 +14,7 @@ mod cors;
 mod databases;
 mod documents;
 mod hostile;
+mod replication;
 mod server;
 mod sessions;
 mod users;
