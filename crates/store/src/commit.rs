@@ -211,6 +211,7 @@ impl Committer {
     }
 
     fn commit(&mut self, group: Group, flush: bool) -> Result<()> {
+        let bytes = group.bytes as u64;
         let batch = group.into_batch();
         if batch.is_empty() {
             // Durable then means: what it saw is.
@@ -219,7 +220,7 @@ impl Committer {
         if let Some(error) = &self.poisoned {
             return Err(error.clone());
         }
-        self.engine.ready()?;
+        self.engine.ready(bytes)?;
         // Compaction drops the rows of a retired owner for good, so that must not be taken back.
         let flush = flush || !batch.retired.is_empty();
         let result = self.engine.commit(batch, flush);
@@ -242,6 +243,9 @@ impl Committer {
         }
         let result = self.engine.flush();
         self.note(&result);
+        if result.is_err() && self.poisoned.is_none() {
+            self.flush_by = Some(Instant::now() + DEFER);
+        }
         result?;
         self.counters.flushes.fetch_add(1, Ordering::Relaxed);
         Ok(())

@@ -1,6 +1,8 @@
 //! The engine on disk: [fjall](https://docs.rs/fjall), a log-structured merge tree per table over one
 //! journal. The only module that names it.
 
+mod journal;
+
 use super::{Batch, BoxRows, Engine, View};
 use crate::error::is_full;
 use crate::format;
@@ -18,8 +20,9 @@ use rustc_hash::FxHashSet;
 use std::fs::{self, File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 /// Bytes of journals above which the engine writes out memtables to be rid of the oldest: the least
 /// that it takes. All of them are read after a hard stop.
@@ -32,6 +35,10 @@ const MAX_SEALED: usize = 2;
 const MAX_RUNS: usize = 16;
 /// How often a waiting commit looks again.
 const WAIT: Duration = Duration::from_millis(1);
+/// Bytes available below which a failure behind the scenes is taken for want of space.
+const LITTLE: u64 = 8 << 20;
+/// How long mending holds up reads for those under way.
+const PATIENCE: Duration = Duration::from_millis(20);
 /// Size of the tables that compaction writes, in bytes.
 const TABLE_SIZE: u64 = 32 << 20;
 
@@ -46,10 +53,32 @@ struct Live {
 }
 
 /// A store in a directory.
+///
+/// # Running out of space
+///
+/// The engine takes no writes any more once one of its own has failed, whatever the reason. So below
+/// the reserve nothing is written in the first place, and what the engine does behind the scenes has
+/// the reserve to finish in. If it runs out of space all the same, the store is *broken*, and mends
+/// itself when there is space again: it closes the engine and opens it anew over journals that hold
+/// exactly what was acknowledged, copied and flushed under the eyes of this module. Nothing then
+/// depends on what became of the failed write or flush. Tables need no such care: the engine refers
+/// to one only after it was flushed without an error, and drops the others when it is opened.
 pub(crate) struct Fjall {
     dir: PathBuf,
-    reserve: u64,
-    live: Arc<Live>,
+    options: StoreOptions,
+    lock: Arc<File>,
+    /// Empty only if the engine could not be opened again.
+    live: RwLock<Option<Arc<Live>>>,
+    /// Set while the engine takes no writes for want of space.
+    broken: Mutex<Option<Broken>>,
+    /// Whether there was too little space since the last commit that succeeded.
+    shortage: AtomicBool,
+}
+
+#[derive(Clone, Copy)]
+struct Broken {
+    /// Sequence number from which batches in the journal were not acknowledged.
+    unacknowledged: u64,
 }
 
 impl Fjall {
@@ -67,8 +96,108 @@ impl Fjall {
             fs::rename(&new, &data).map_err(|e| io(&data, &e))?;
             sync_dir(dir)?;
         }
-        let live = Arc::new(Live::open(&data, options, lock)?);
-        Ok(Fjall { dir: dir.to_owned(), reserve: options.reserve, live })
+        let live = Arc::new(Live::open(&data, options, lock.clone())?);
+        Ok(Fjall {
+            dir: dir.to_owned(),
+            options: options.clone(),
+            lock,
+            live: RwLock::new(Some(live)),
+            broken: Mutex::new(None),
+            shortage: AtomicBool::new(false),
+        })
+    }
+
+    fn live(&self) -> Result<Arc<Live>> {
+        let live = self.live.read().unwrap_or_else(PoisonError::into_inner).clone();
+        live.ok_or_else(|| StoreError::Io("the data could not be opened again".to_owned()))
+    }
+
+    fn broken(&self) -> MutexGuard<'_, Option<Broken>> {
+        self.broken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether there is space for this many bytes and the reserve.
+    fn check_space(&self, bytes: u64) -> Result<()> {
+        let available = available(&self.dir)?.saturating_sub(bytes);
+        if available < self.options.reserve.max(LITTLE) {
+            self.shortage.store(true, Ordering::Relaxed);
+        }
+        if available < self.options.reserve { Err(StoreError::Full) } else { Ok(()) }
+    }
+
+    /// What the failure of a write means; batches from `unacknowledged` on were not acknowledged.
+    fn failed(&self, failure: &fjall::Error, unacknowledged: u64) -> StoreError {
+        let full = match error(failure) {
+            StoreError::Full => true,
+            // The engine refuses without having tried, because it failed behind the scenes. If that
+            // was not for want of space, we would have to trust files of which a flush failed.
+            StoreError::Poisoned(_) => {
+                let _ = self.check_space(0);
+                self.shortage.load(Ordering::Relaxed)
+            }
+            _ => false,
+        };
+        if !full {
+            return StoreError::Poisoned(failure.to_string());
+        }
+        let mut broken = self.broken();
+        if broken.is_none() {
+            tracing::warn!("out of space; writes are refused until there is some");
+            *broken = Some(Broken { unacknowledged });
+        }
+        StoreError::Full
+    }
+
+    /// Opens the engine again if it is broken and can be mended.
+    fn mend(&self) -> Result<()> {
+        let Some(broken) = *self.broken() else { return Ok(()) };
+        // Snapshots read files which the engine deletes when it is opened, so they must be gone.
+        if self.live.read().is_ok_and(|live| live.as_ref().is_some_and(in_use)) {
+            return Err(StoreError::Full);
+        }
+        let data = self.dir.join(format::DATA);
+        let copies = journal::copy(&data, broken.unacknowledged).map_err(|e| mending(&data, &e))?;
+        let mut slot = self.live.write().unwrap_or_else(PoisonError::into_inner);
+        // No read can begin while this lock is held, and those under way are short.
+        let deadline = Instant::now() + PATIENCE;
+        while slot.as_ref().is_some_and(in_use) {
+            if Instant::now() > deadline {
+                return Err(StoreError::Full);
+            }
+            std::thread::sleep(WAIT);
+        }
+        *slot = None;
+        journal::replace(copies).map_err(|e| mending(&data, &e))?;
+        sync_dir(&data).map_err(|e| StoreError::Poisoned(e.to_string()))?;
+        *slot = Some(Arc::new(Live::open(&data, &self.options, self.lock.clone())?));
+        *self.broken() = None;
+        tracing::info!("there is space again; writes go on");
+        Ok(())
+    }
+}
+
+fn in_use(live: &Arc<Live>) -> bool {
+    Arc::strong_count(live) > 1
+}
+
+/// The error of a step of mending: want of space leaves things as they were.
+fn mending(path: &Path, error: &std::io::Error) -> StoreError {
+    match io(path, error) {
+        StoreError::Full => StoreError::Full,
+        other => StoreError::Poisoned(other.to_string()),
+    }
+}
+
+impl Drop for Fjall {
+    fn drop(&mut self) {
+        let Some(broken) = *self.broken() else { return };
+        // Closing the engine writes out what it still held of the batch that failed.
+        let slot = self.live.get_mut().unwrap_or_else(PoisonError::into_inner);
+        *slot = None;
+        let data = self.dir.join(format::DATA);
+        if let Err(error) = journal::cut(&data, broken.unacknowledged) {
+            tracing::error!(%error, "a transaction that failed may appear to have succeeded");
+        }
     }
 }
 
@@ -149,6 +278,19 @@ fn io(path: &Path, error: &std::io::Error) -> StoreError {
 
 impl Live {
     fn open(data: &Path, options: &StoreOptions, lock: Arc<File>) -> Result<Live> {
+        match Live::try_open(data, options, lock.clone()) {
+            // What was written last without being flushed may have reached the disk in parts. The
+            // engine sees to that unless a part is missing inside of a value.
+            Err(fjall::Error::JournalRecovery(_)) => {
+                let dropped = journal::trim(data).map_err(|e| io(data, &e))?;
+                tracing::warn!(bytes = dropped, "dropped an unfinished end of the journal");
+                Live::try_open(data, options, lock).map_err(|e| error(&e))
+            }
+            other => other.map_err(|e| error(&e)),
+        }
+    }
+
+    fn try_open(data: &Path, options: &StoreOptions, lock: Arc<File>) -> fjall::Result<Live> {
         let retired = Arc::new(RetiredOwners::default());
         let factory: Arc<dyn Factory> = Arc::new(RetiredFilters(retired.clone()));
         let meta = format::keyspace(Table::Meta);
@@ -163,19 +305,14 @@ impl Live {
             .with_compaction_filter_factories(Arc::new(move |name| {
                 (name != meta && name != format::PRIVATE).then(|| factory.clone())
             }))
-            .open()
-            .map_err(|e| error(&e))?;
-        let open = |name, options: KeyspaceCreateOptions| {
-            db.keyspace(name, || options).map_err(|e| error(&e))
-        };
+            .open()?;
         let [meta, docs, seqs, bodies, side, chunks, index] =
-            Table::ALL.map(|table| open(format::keyspace(table), table_options(table)));
+            Table::ALL.map(|table| db.keyspace(format::keyspace(table), || table_options(table)));
         let tables = [meta?, docs?, seqs?, bodies?, side?, chunks?, index?];
-        let private = open(format::PRIVATE, small_options())?;
+        let private = db.keyspace(format::PRIVATE, small_options)?;
         let mut owners = FxHashSet::default();
         for guard in private.prefix([format::RETIRED]) {
-            let key = guard.key().map_err(|e| error(&e))?;
-            owners.extend(format::owner(&key[1..]));
+            owners.extend(format::owner(&guard.key()?[1..]));
         }
         retired.extend(owners);
         Ok(Live { tables, private, db, retired, _lock: lock })
@@ -190,22 +327,13 @@ impl Live {
     }
 
     /// Whether the engine accepts writes: none of its own have failed.
-    fn healthy(&self) -> Result<()> {
+    fn healthy(&self) -> fjall::Result<()> {
         // This is how the engine can be asked; it writes out at most a buffer.
-        self.db.persist(PersistMode::Buffer).map_err(|e| error(&e))
-    }
-
-    /// Lets the engine forget what no snapshot sees: old versions of rows, when they are compacted
-    /// next, and files that have been compacted away. It looks for them when a memtable with
-    /// something in it is closed.
-    fn move_horizon(&self) -> Result<()> {
-        self.private.insert([format::HORIZON], Bytes::new()).map_err(|e| error(&e))?;
-        self.private.rotate_memtable().map_err(|e| error(&e))?;
-        Ok(())
+        self.db.persist(PersistMode::Buffer)
     }
 
     /// Waits while memtables are written out and compacted too slowly.
-    fn backpressure(&self, sealed: usize, runs: usize) -> Result<()> {
+    fn backpressure(&self, sealed: usize, runs: usize) -> fjall::Result<()> {
         let behind = |keyspace: &Keyspace| {
             keyspace.tree.sealed_memtable_count() > sealed || keyspace.tree.l0_run_count() > runs
         };
@@ -213,6 +341,28 @@ impl Live {
             self.healthy()?;
             std::thread::sleep(WAIT);
         }
+        Ok(())
+    }
+
+    fn compact(&self) -> fjall::Result<()> {
+        self.move_horizon()?;
+        for table in &self.tables {
+            table.rotate_memtable()?;
+        }
+        self.backpressure(0, usize::MAX)?;
+        for keyspace in self.keyspaces() {
+            keyspace.major_compact()?;
+        }
+        self.move_horizon()?;
+        self.backpressure(0, usize::MAX)
+    }
+
+    /// Lets the engine forget what no snapshot sees: old versions of rows, when they are compacted
+    /// next, and files that have been compacted away. It looks for them when a memtable with
+    /// something in it is closed.
+    fn move_horizon(&self) -> fjall::Result<()> {
+        self.private.insert([format::HORIZON], Bytes::new())?;
+        self.private.rotate_memtable()?;
         Ok(())
     }
 }
@@ -258,23 +408,25 @@ fn table_options(table: Table) -> KeyspaceCreateOptions {
 
 impl Engine for Fjall {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>> {
-        get(self.live.table(table).get(key))
+        get(self.live()?.table(table).get(key))
     }
 
     fn view(&self) -> Arc<dyn View> {
-        let live = self.live.clone();
-        Arc::new(FjallView { snapshot: live.db.snapshot(), live })
+        match self.live() {
+            Ok(live) => Arc::new(FjallView { snapshot: live.db.snapshot(), live }),
+            Err(error) => Arc::new(NoView(error)),
+        }
     }
 
-    fn ready(&self) -> Result<()> {
-        if available(&self.dir)? < self.reserve {
-            return Err(StoreError::Full);
-        }
-        self.live.backpressure(MAX_SEALED, MAX_RUNS)
+    fn ready(&self, bytes: u64) -> Result<()> {
+        self.check_space(bytes)?;
+        self.mend()?;
+        let live = self.live()?;
+        live.backpressure(MAX_SEALED, MAX_RUNS).map_err(|e| self.failed(&e, u64::MAX))
     }
 
     fn commit(&self, batch: Batch, flush: bool) -> Result<()> {
-        let live = &*self.live;
+        let live = self.live()?;
         let count = batch.writes.len() + batch.retired.len();
         let mode = if flush { PersistMode::SyncData } else { PersistMode::Buffer };
         let mut writes =
@@ -288,7 +440,9 @@ impl Engine for Fjall {
         for owner in &batch.retired {
             writes.insert(&live.private, format::retired_key(*owner), Bytes::new());
         }
-        writes.commit().map_err(|e| poisoned(&e))?;
+        let unacknowledged = live.db.seqno();
+        writes.commit().map_err(|e| self.failed(&e, unacknowledged))?;
+        self.shortage.store(false, Ordering::Relaxed);
         if !batch.retired.is_empty() {
             live.retired.extend(batch.retired);
         }
@@ -296,25 +450,38 @@ impl Engine for Fjall {
     }
 
     fn flush(&self) -> Result<()> {
-        self.live.db.persist(PersistMode::SyncData).map_err(|e| poisoned(&e))
+        if self.broken().is_some() {
+            // Mending flushes everything.
+            return self.ready(0);
+        }
+        let persisted = self.live()?.db.persist(PersistMode::SyncData);
+        persisted.map_err(|e| self.failed(&e, u64::MAX))
     }
 
     fn compact(&self) -> Result<()> {
-        let live = &*self.live;
-        live.move_horizon()?;
-        for table in &live.tables {
-            table.rotate_memtable().map_err(|e| error(&e))?;
+        self.check_space(0)?;
+        let compacted = self.live()?.compact().map_err(|e| error(&e));
+        if matches!(compacted, Err(StoreError::Full)) {
+            self.shortage.store(true, Ordering::Relaxed);
         }
-        live.backpressure(0, usize::MAX)?;
-        for keyspace in live.keyspaces() {
-            keyspace.major_compact().map_err(|e| error(&e))?;
-        }
-        live.move_horizon()?;
-        live.backpressure(0, usize::MAX)
+        compacted
     }
 
     fn disk(&self) -> u64 {
-        self.live.db.disk_space().unwrap_or(0)
+        self.live().ok().and_then(|live| live.db.disk_space().ok()).unwrap_or(0)
+    }
+}
+
+/// The view of a store that cannot be read.
+struct NoView(StoreError);
+
+impl View for NoView {
+    fn get(&self, _table: Table, _key: &[u8]) -> Result<Option<Bytes>> {
+        Err(self.0.clone())
+    }
+
+    fn range(self: Arc<Self>, _table: Table, _range: Range<'_>) -> BoxRows {
+        Box::new(std::iter::once(Err(self.0.clone())))
     }
 }
 
@@ -428,9 +595,4 @@ fn error(error: &fjall::Error) -> StoreError {
         }
         other => StoreError::Corrupt(other.to_string()),
     }
-}
-
-/// The error of a write, after which the engine accepts no more.
-fn poisoned(error: &fjall::Error) -> StoreError {
-    StoreError::Poisoned(error.to_string())
 }

@@ -18,14 +18,16 @@ pub(crate) trait Engine: Send + Sync {
     /// A view of the newest committed state.
     fn view(&self) -> Arc<dyn View>;
 
-    /// Whether a commit would be accepted now. `Full` and `Poisoned` are found out here where
-    /// possible, before anything is written. An engine that can recover tries to, here.
-    fn ready(&self) -> Result<()>;
+    /// Whether a commit of this many bytes would be accepted now. Waits if the engine is behind with
+    /// its work, and mends it if it can be.
+    fn ready(&self, bytes: u64) -> Result<()>;
 
     /// Makes a batch visible, all or nothing; durable too, by exactly one flush, if `flush` is set.
+    ///
+    /// After `Full` nothing of it is kept. After any other error that is unknown.
     fn commit(&self, batch: Batch, flush: bool) -> Result<()>;
 
-    /// Makes every commit so far durable, by exactly one flush.
+    /// Makes every commit so far durable, by exactly one flush. After `Full` it can be tried again.
     fn flush(&self) -> Result<()>;
 
     /// Gives back the space of dead rows. Commits and reads go on meanwhile.
