@@ -73,6 +73,22 @@ pub fn check_doc_id(id: &str) -> Result<DocKind> {
     }
 }
 
+/// Checks the name of an attachment that is written by itself.
+///
+/// # Errors
+///
+/// `BadRequest` if it is empty or begins with `_`.
+pub fn check_attachment_name(name: &str) -> Result<()> {
+    if name.is_empty() {
+        return Err(Error::bad_request("Attachment name must not be empty"));
+    }
+    if name.starts_with('_') {
+        let reason = format!("Attachment name '{name}' starts with prohibited character '_'");
+        return Err(Error::bad_request(reason));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

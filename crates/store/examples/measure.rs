@@ -13,9 +13,20 @@ use std::time::{Duration, Instant};
 /// Rows of a bulk load, in three tables as documents are: by id, by sequence, body.
 const DOCUMENTS: u64 = 200_000;
 const GROUP: u64 = 1_000;
+/// Argument of the process that is to stop hard.
+const CRASH: &str = "--load-and-abort";
+/// Argument of the process that opens what that one left.
+const OPEN: &str = "--open";
 
 fn main() -> Result<()> {
-    let base = std::env::args().nth(1).map_or_else(std::env::temp_dir, PathBuf::from);
+    let mut arguments = std::env::args().skip(1);
+    let first = arguments.next();
+    match (first.as_deref(), arguments.next()) {
+        (Some(CRASH), Some(dir)) => return crash(Path::new(&dir)),
+        (Some(OPEN), Some(dir)) => return open(Path::new(&dir)),
+        _ => {}
+    }
+    let base = first.map_or_else(std::env::temp_dir, PathBuf::from);
     let dir = base.join(format!("settee-measure-{}", std::process::id()));
     let outcome = measure(&dir);
     let _ = std::fs::remove_dir_all(&dir);
@@ -65,17 +76,7 @@ fn measure(dir: &Path) -> Result<()> {
     rate("submitted, durable", 100_000, "tx", begun.elapsed());
 
     let begun = Instant::now();
-    for group in 0..DOCUMENTS / GROUP {
-        store.transact(Durability::Flush, move |tx| -> Result<()> {
-            for number in group * GROUP..(group + 1) * GROUP {
-                let id = mix(number);
-                tx.put(Table::Docs, key(id), value(id, 200));
-                tx.put(Table::Seqs, key(number), value(id, 60));
-                tx.put(Table::Bodies, key(number), value(id, 1_000));
-            }
-            Ok(())
-        })?;
-    }
+    load(&store, DOCUMENTS)?;
     rate("bulk, 1000 documents durable", DOCUMENTS, "docs", begun.elapsed());
     println!(
         "                              {:8.0} rows/s",
@@ -102,6 +103,15 @@ fn measure(dir: &Path) -> Result<()> {
     println!("open                          {:8.1} ms", millis(begun.elapsed()));
     drop(store);
 
+    // A gibibyte, by a process which then stops without closing the store.
+    let dir = &dir.join("crashed");
+    let program = std::env::current_exe().map_err(|e| StoreError::Io(e.to_string()))?;
+    let status = std::process::Command::new(&program).arg(CRASH).arg(dir).status();
+    println!("stopped hard                  {status:?}");
+    for _ in 0..2 {
+        let _ = std::process::Command::new(&program).arg(OPEN).arg(dir).status();
+    }
+
     let store = Store::memory();
     let snapshots: Vec<_> = (0..10).map(|_| store.snapshot()).collect();
     let begun = Instant::now();
@@ -116,6 +126,40 @@ fn measure(dir: &Path) -> Result<()> {
     }
     rate("in memory, snapshots open", 200_000, "rows", begun.elapsed());
     drop(snapshots);
+    Ok(())
+}
+
+fn load(store: &Store, documents: u64) -> Result<()> {
+    for group in 0..documents / GROUP {
+        store.transact(Durability::Flush, move |tx| -> Result<()> {
+            for number in group * GROUP..(group + 1) * GROUP {
+                let id = mix(number);
+                tx.put(Table::Docs, key(id), value(id, 200));
+                tx.put(Table::Seqs, key(number), value(id, 60));
+                tx.put(Table::Bodies, key(number), value(id, 1_000));
+            }
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// Loads a gibibyte and stops as if it were killed.
+fn crash(dir: &Path) -> Result<()> {
+    let store = Store::open(dir, &StoreOptions::default())?;
+    load(&store, 850_000)?;
+    std::process::abort()
+}
+
+/// Opens what another process left.
+fn open(dir: &Path) -> Result<()> {
+    let begun = Instant::now();
+    let store = Store::open(dir, &StoreOptions::default())?;
+    println!("open                          {:8.1} ms", millis(begun.elapsed()));
+    println!("memory                        {:8.1} MiB", memory());
+    store.get(Table::Docs, &key(1))?;
+    std::thread::sleep(Duration::from_secs(2));
+    println!("memory, 2 s later             {:8.1} MiB", memory());
     Ok(())
 }
 

@@ -18,8 +18,8 @@ pub(crate) const VERSION: u32 = 1;
 pub(crate) const LOCK: &str = "lock";
 /// Directory of the engine's files.
 pub(crate) const DATA: &str = "data";
-/// Where the engine's files are made, before they are renamed to [`DATA`] as a whole.
-pub(crate) const DATA_NEW: &str = "data.new";
+/// Name of the marker until the engine's files have all been made.
+pub(crate) const UNFINISHED: &str = "settee.new";
 
 /// Longest key, in bytes.
 pub(crate) const MAX_KEY: usize = u16::MAX as usize;
@@ -72,9 +72,7 @@ pub(crate) fn check_marker(contents: &[u8]) -> Result<(), String> {
     let version = text.strip_prefix(MAGIC).and_then(|rest| rest.trim().parse::<u32>().ok());
     match version {
         Some(VERSION) => Ok(()),
-        Some(other) => {
-            Err(format!("its format is version {other}, this program reads version {VERSION}"))
-        }
-        None => Err(format!("its file `{MARKER}` is not a store's")),
+        Some(other) => Err(format!("version {other}, but this program reads version {VERSION}")),
+        None => Err("not a store's marker".to_owned()),
     }
 }

@@ -194,8 +194,8 @@ fn foreign_and_newer_directories_are_refused() {
 fn a_store_that_was_not_made_to_the_end_is_made_again() {
     let dir = tempfile::tempdir().unwrap();
     drop(Store::open(dir.path(), &StoreOptions::default()).unwrap());
-    std::fs::rename(dir.path().join("data"), dir.path().join("data.new")).unwrap();
-    std::fs::remove_file(dir.path().join("data.new/version")).unwrap();
+    std::fs::rename(dir.path().join("settee"), dir.path().join("settee.new")).unwrap();
+    std::fs::remove_file(dir.path().join("data/version")).unwrap();
     let store = Store::open(dir.path(), &StoreOptions::default()).unwrap();
     put(&store, "a", "1");
 }

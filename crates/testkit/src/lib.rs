@@ -1,4 +1,14 @@
-//! What the tests of several crates share: the conformance list, generators, faults.
+//! What the tests of several crates share: the conformance list, a model to compare with, faults, and
+//! the passing of time.
+//!
+//! Everything here fails by panicking, as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[cfg(feature = "settee")]
+pub mod conformance;
 #[cfg(all(unix, feature = "faultfs"))]
 pub mod faultfs;
+#[cfg(feature = "settee")]
+pub mod model;
+#[cfg(feature = "settee")]
+pub mod time;

@@ -4,6 +4,7 @@
 use super::attachments::{self, Upload};
 use super::databases::{Inner, Shared, as_slice, state};
 use super::listings::following;
+use super::maintenance::Depth;
 use super::schema::{BodyRow, DbState, PurgeRow, StoredAttachment, meta, side};
 use super::write::{self, Edit, Writer};
 use super::{Fail, Result, changes, listings, maintenance, read};
@@ -108,10 +109,17 @@ impl LocalDatabase {
                         });
                     }
                     let changed = writer.state.update_seq > before;
+                    let old = maintenance::has_grown_old(&writer.state);
                     writer.finish()?;
-                    Ok((results, changed))
+                    Ok((results, changed, old))
                 },
-                move |(_, changed)| {
+                move |(_, changed, old)| {
+                    if *old
+                        && let Err(Fail(error)) =
+                            maintenance::start_compaction(&inner, &written, Depth::Bodies)
+                    {
+                        tracing::warn!(%error, "no thread for a compaction");
+                    }
                     if *changed {
                         written.changed.notify(usize::MAX);
                         inner.updates.record(&written.name, DbUpdateKind::Updated);
@@ -120,7 +128,7 @@ impl LocalDatabase {
             )
             .await;
         let refused = |n: usize| match &outcome {
-            Ok((results, _)) => results.get(n).is_none_or(Result::is_err),
+            Ok((results, ..)) => results.get(n).is_none_or(Result::is_err),
             Err(_) => true,
         };
         for (n, blobs) in uploads.into_iter().enumerate() {
@@ -386,6 +394,7 @@ impl Adapter for LocalDatabase {
         if id::check_doc_id(id)? == DocKind::Local {
             return Err(Error::bad_request("_local documents can not have attachments."));
         }
+        id::check_attachment_name(name)?;
         let shared = self.shared()?;
         let mut doc = self.with_stubs(id, rev).await?;
         let content_type =
@@ -400,12 +409,14 @@ impl Adapter for LocalDatabase {
         doc.attachments.retain(|attachment| attachment.name != name);
         let old = std::mem::take(&mut doc.attachments);
         let mut pending = attachments::prepare(&self.inner, &shared, old, None, true).await?;
-        pending.push(attachments::PendingAttachment {
+        let new = attachments::PendingAttachment {
             name: name.to_owned(),
             content_type,
             revpos: None,
             content: attachments::Content::New(blob),
-        });
+        };
+        // It comes first, as in CouchDB: the order is part of the revision's hash.
+        pending.insert(0, new);
         let edit = write::prepare(id.to_owned(), doc, pending, true)?;
         let mut results = self.commit(shared, vec![edit], Durability::Flush).await?;
         match results.pop() {
@@ -507,7 +518,7 @@ impl Adapter for LocalDatabase {
     }
 
     async fn compact(&self) -> settee_core::Result<()> {
-        Ok(maintenance::start_compaction(&self.inner, &self.shared()?)?)
+        Ok(maintenance::start_compaction(&self.inner, &self.shared()?, Depth::Store)?)
     }
 
     async fn view_cleanup(&self) -> settee_core::Result<()> {

@@ -155,13 +155,15 @@ impl Check<'_> {
                     self.problem(format!("{id:?} lacks the body of {rev}"));
                     continue;
                 };
+                let len = body.len();
                 let body = BodyRow::decode(&body)?;
                 if json::normalize(&body.text, &json::Limits::default()).ok().as_ref()
                     != Some(&body.text)
                 {
                     self.problem(format!("{id:?} has a body of {rev} that is not normalised JSON"));
                 }
-                if stored.seq == row.body_seq && body.external() != row.external {
+                let sizes = (body.external(), len as u64);
+                if stored.seq == row.body_seq && sizes != (row.external, row.body_len) {
                     self.problem(format!("{id:?} has the wrong size"));
                 }
                 for attachment in body.attachments {

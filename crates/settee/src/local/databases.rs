@@ -48,8 +48,8 @@ pub(crate) struct Inner {
     uuid: String,
     /// The databases used so far, by name.
     open: RwLock<HashMap<String, Arc<Shared>>>,
-    /// Whether a compaction of the whole store is under way.
-    pub(crate) compacting: Mutex<bool>,
+    /// Held while the whole store is compacted.
+    pub(crate) compacting: Mutex<()>,
 }
 
 /// What the handles of one database share.
@@ -307,7 +307,7 @@ impl Host for Local {
             .inner
             .transact(Durability::Flush, move |tx| {
                 let key = meta::name(&owned);
-                let row = tx.get(Table::Meta, &key)?.ok_or_else(Error::missing)?;
+                let row = tx.get(Table::Meta, &key)?.ok_or_else(Error::no_database)?;
                 let DbEntry { id, .. } = DbEntry::decode(&row)?;
                 tx.delete(Table::Meta, key);
                 tx.delete(Table::Meta, meta::state(id));

@@ -2,7 +2,7 @@
 
 use super::databases::{Inner, Shared, as_slice};
 use super::listings::following;
-use super::schema::{DbId, DocRow, PurgeRow, id_in, key, side};
+use super::schema::{DbId, DbState, DocRow, PurgeRow, id_in, key, side};
 use super::write::Writer;
 use super::{Fail, Result};
 use settee_core::wire::{Purged, RevsByDoc, Seq};
@@ -74,7 +74,14 @@ pub(crate) fn forget_old_bodies(store: &Store, db: DbId) -> Result<()> {
             }
             last = Some(key);
         }
-        let Some(last) = last else { return Ok(()) };
+        let Some(last) = last else {
+            // What this estimate is off by must not add up.
+            return store.transact(Durability::Deferred, move |tx| {
+                let mut writer = Writer::new(tx, db)?;
+                writer.state.old = 0;
+                writer.finish()
+            });
+        };
         from = Bound::Excluded(last.to_vec());
         if ids.is_empty() {
             continue;
@@ -93,26 +100,51 @@ pub(crate) fn forget_old_bodies(store: &Store, db: DbId) -> Result<()> {
     }
 }
 
+/// Old bodies of fewer bytes than this are left until somebody asks for a compaction.
+const OLD_BODIES: u64 = 64 << 20;
+
+/// Whether a database should be rid of old bodies by itself: they take more than what is current.
+pub(crate) fn has_grown_old(state: &DbState) -> bool {
+    state.old > state.external.max(OLD_BODIES)
+}
+
+/// How much a compaction does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Depth {
+    /// Drops old bodies; the engine gives back their space as it goes on.
+    Bodies,
+    /// Gives back all space at once.
+    Store,
+}
+
 /// Starts a compaction on a thread of its own, unless one is under way.
-pub(crate) fn start_compaction(inner: &Arc<Inner>, shared: &Arc<Shared>) -> Result<()> {
+pub(crate) fn start_compaction(
+    inner: &Arc<Inner>,
+    shared: &Arc<Shared>,
+    depth: Depth,
+) -> Result<()> {
     if shared.compacting.swap(true, Ordering::AcqRel) {
         return Ok(());
     }
     let (inner, shared_) = (inner.clone(), shared.clone());
-    let spawned = std::thread::Builder::new().name("settee-compact".to_owned()).spawn(move || {
+    let compact = move || {
         let outcome = forget_old_bodies(&inner.store, shared_.id).and_then(|()| {
+            if depth == Depth::Bodies {
+                return Ok(());
+            }
             // One compaction of the store at a time; whoever comes later waits for its turn, so
             // that when its own is done, what it dropped is gone.
-            let turn = inner.compacting.lock().unwrap_or_else(PoisonError::into_inner);
-            let compacted = inner.store.compact();
-            drop(turn);
-            Ok(compacted?)
+            let _turn = inner.compacting.lock().unwrap_or_else(PoisonError::into_inner);
+            Ok(inner.store.compact()?)
         });
         shared_.compacting.store(false, Ordering::Release);
-        if let Err(Fail(error)) = outcome {
+        if let Err(Fail(error)) = outcome
+            && !error.is_not_found()
+        {
             tracing::error!(database = shared_.name, %error, "compaction failed");
         }
-    });
+    };
+    let spawned = std::thread::Builder::new().name("settee-compact".to_owned()).spawn(compact);
     if let Err(error) = spawned {
         shared.compacting.store(false, Ordering::Release);
         return Err(settee_core::Error::internal(error).into());

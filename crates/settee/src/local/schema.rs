@@ -188,6 +188,8 @@ pub(crate) struct DbState {
     pub(crate) external: u64,
     /// Bytes of rows and chunks in use.
     pub(crate) active: u64,
+    /// Bytes, about, of bodies that a compaction would drop.
+    pub(crate) old: u64,
 }
 
 impl Default for DbState {
@@ -203,12 +205,13 @@ impl Default for DbState {
             purged_infos_limit: 1000,
             external: 0,
             active: 0,
+            old: 0,
         }
     }
 }
 
 impl DbState {
-    fn fields(&mut self) -> [&mut u64; 10] {
+    fn fields(&mut self) -> [&mut u64; 11] {
         [
             &mut self.doc_count,
             &mut self.doc_del_count,
@@ -220,6 +223,7 @@ impl DbState {
             &mut self.purged_infos_limit,
             &mut self.external,
             &mut self.active,
+            &mut self.old,
         ]
     }
 
@@ -260,6 +264,8 @@ pub(crate) struct DocRow {
     pub(crate) body_seq: u64,
     /// What the winner adds to [`DbState::external`].
     pub(crate) external: u64,
+    /// The length of the winner's [`BodyRow`].
+    pub(crate) body_len: u64,
     /// The tree, still encoded: most reads have no use for it.
     tree: Bytes,
     /// The winner's [`BodyRow`], if it is small.
@@ -270,7 +276,7 @@ impl DocRow {
     pub(crate) fn new(
         tree: &RevTree,
         seq: u64,
-        external: u64,
+        (external, body_len): (u64, u64),
         body: Option<Bytes>,
     ) -> Result<DocRow> {
         let winner = tree.winner().ok_or_else(|| corrupt("document without revisions"))?;
@@ -285,6 +291,7 @@ impl DocRow {
             winner,
             body_seq,
             external,
+            body_len,
             tree: encoded.into(),
             body,
         })
@@ -306,6 +313,7 @@ impl DocRow {
         put_rev(&mut out, &self.winner);
         put_uint(&mut out, self.body_seq);
         put_uint(&mut out, self.external);
+        put_uint(&mut out, self.body_len);
         put_bytes(&mut out, &self.tree);
         out.extend_from_slice(body);
         out
@@ -318,6 +326,7 @@ impl DocRow {
         let winner = reader.rev()?;
         let body_seq = reader.uint()?;
         let external = reader.uint()?;
+        let body_len = reader.uint()?;
         let tree = row.slice_ref(reader.bytes()?);
         let body = (flags & INLINE != 0).then(|| row.slice_ref(reader.0));
         Ok(DocRow {
@@ -327,6 +336,7 @@ impl DocRow {
             winner,
             body_seq,
             external,
+            body_len,
             tree,
             body,
         })

@@ -246,11 +246,11 @@ impl<'w, 't> Writer<'w, 't> {
                 self.put_body(old.body_seq, body.clone());
             }
         }
-        let mut external = None;
+        let mut sizes = None;
         if let Some((body_seq, body)) = new {
             let encoded = body.encode();
             if body_seq == winner.seq {
-                external = Some(body.external());
+                sizes = Some((body.external(), encoded.len() as u64));
             }
             if body_seq == winner.seq && encoded.len() <= INLINE_BODY {
                 inline = Some(encoded);
@@ -258,15 +258,21 @@ impl<'w, 't> Writer<'w, 't> {
                 self.put_body(body_seq, encoded);
             }
         }
-        let external = match (external, &old) {
-            (Some(external), _) => external,
-            (None, Some(old)) if old.body_seq == winner.seq => old.external,
+        let sizes = match (sizes, &old) {
+            (Some(sizes), _) => sizes,
+            (None, Some(old)) if old.body_seq == winner.seq => (old.external, old.body_len),
             _ => match self.tx.get(Table::Bodies, &seq_key(self.db, winner.seq))? {
-                Some(body) => BodyRow::decode(&body)?.external(),
+                Some(body) => (BodyRow::decode(&body)?.external(), body.len() as u64),
                 None => return Err(corrupt("the winner's body is missing").into()),
             },
         };
-        let row = DocRow::new(&tree, seq, external, inline)?;
+        if let Some(old) = &old
+            && !dropped.contains(&old.body_seq)
+            && tree.get(&old.winner).is_some_and(|node| !node.leaf)
+        {
+            self.state.old += old.body_len;
+        }
+        let row = DocRow::new(&tree, seq, sizes, inline)?;
         let leaves = tree.leaves().into_iter().map(|leaf| leaf.rev).collect();
         let seq_row = SeqRow { deleted: row.deleted, id: id.to_owned(), leaves };
 
@@ -312,7 +318,8 @@ impl<'w, 't> Writer<'w, 't> {
         for &seq in dropped {
             self.drop_body(Some(&old), seq)?;
         }
-        let row = DocRow::new(&tree, old.seq, old.external, old.body)?.encode();
+        let sizes = (old.external, old.body_len);
+        let row = DocRow::new(&tree, old.seq, sizes, old.body)?.encode();
         self.state.active = (self.state.active + row.len() as u64).saturating_sub(len as u64);
         self.tx.put(Table::Docs, key, row);
         Ok(())
@@ -360,7 +367,9 @@ impl<'w, 't> Writer<'w, 't> {
                 let body = self.tx.get(Table::Bodies, &key)?;
                 let body = body.ok_or_else(|| corrupt("a stored revision's body is missing"))?;
                 self.tx.delete(Table::Bodies, key.to_vec());
-                self.state.active = self.state.active.saturating_sub(body.len() as u64);
+                let len = body.len() as u64;
+                self.state.active = self.state.active.saturating_sub(len);
+                self.state.old = self.state.old.saturating_sub(len);
                 body
             }
         };

@@ -83,20 +83,28 @@ struct Broken {
 
 impl Fjall {
     pub(crate) fn open(dir: &Path, options: &StoreOptions) -> Result<Fjall> {
-        let lock = Arc::new(prepare(dir)?);
+        let lock = Arc::new(lock_dir(dir)?);
         let data = dir.join(format::DATA);
-        if !exists(&data)? {
-            // Making the engine's files is many steps. A crash between them leaves nothing, because
-            // they get their name last.
-            let new = dir.join(format::DATA_NEW);
-            if exists(&new)? {
-                fs::remove_dir_all(&new).map_err(|e| io(&new, &e))?;
+        let marker = dir.join(format::MARKER);
+        let unfinished = dir.join(format::UNFINISHED);
+        let known = exists(&marker)?;
+        if known {
+            check_marker(&marker)?;
+        } else {
+            // Making the engine's files takes many steps, and what a crash leaves of them is not
+            // usable. So the marker gets its name last, and without it they are made again.
+            if exists(&data)? {
+                check_marker(&unfinished)?;
+                fs::remove_dir_all(&data).map_err(|e| io(&data, &e))?;
             }
-            drop(Live::open(&new, options, lock.clone())?);
-            fs::rename(&new, &data).map_err(|e| io(&data, &e))?;
+            write(&unfinished, format::marker().as_bytes()).map_err(|e| io(&unfinished, &e))?;
             sync_dir(dir)?;
         }
         let live = Arc::new(Live::open(&data, options, lock.clone())?);
+        if !known {
+            fs::rename(&unfinished, &marker).map_err(|e| io(&marker, &e))?;
+            sync_dir(dir)?;
+        }
         Ok(Fjall {
             dir: dir.to_owned(),
             options: options.clone(),
@@ -201,16 +209,14 @@ impl Drop for Fjall {
     }
 }
 
-/// Makes sure that a directory is ours and of this version, making it if there is none, and locks it.
-fn prepare(dir: &Path) -> Result<File> {
+/// Locks a directory, making it if there is none, unless it holds something else.
+fn lock_dir(dir: &Path) -> Result<File> {
     fs::create_dir_all(dir).map_err(|e| io(dir, &e))?;
-    let marker = dir.join(format::MARKER);
-    let known = exists(&marker)?;
-    if !known {
+    let ours = exists(&dir.join(format::MARKER))? || exists(&dir.join(format::UNFINISHED))?;
+    if !ours {
         // Nothing is put into a directory that holds something else, not even a lock.
         for entry in fs::read_dir(dir).map_err(|e| io(dir, &e))? {
-            let name = entry.map_err(|e| io(dir, &e))?.file_name();
-            if name != format::LOCK && name != temporary(format::MARKER).as_str() {
+            if entry.map_err(|e| io(dir, &e))?.file_name() != format::LOCK {
                 return Err(StoreError::Format(format!(
                     "{} is not empty and has no `{}`",
                     dir.display(),
@@ -227,37 +233,23 @@ fn prepare(dir: &Path) -> Result<File> {
         .open(&path)
         .map_err(|e| io(&path, &e))?;
     match lock.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(StoreError::Locked),
-        Err(TryLockError::Error(e)) => return Err(io(&path, &e)),
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Locked),
+        Err(TryLockError::Error(e)) => Err(io(&path, &e)),
     }
-    // Another process may have made it before this one got the lock.
-    if exists(&marker)? {
-        let contents = fs::read(&marker).map_err(|e| io(&marker, &e))?;
-        format::check_marker(&contents)
-            .map_err(|why| StoreError::Format(format!("{}: {why}", dir.display())))?;
-    } else {
-        write_atomically(&marker, format::marker().as_bytes())?;
-    }
-    Ok(lock)
 }
 
-fn temporary(name: &str) -> String {
-    format!("{name}.new")
+fn check_marker(marker: &Path) -> Result<()> {
+    let contents = fs::read(marker).map_err(|e| io(marker, &e))?;
+    format::check_marker(&contents)
+        .map_err(|why| StoreError::Format(format!("{}: {why}", marker.display())))
 }
 
-/// Writes a file that is there as a whole or not at all, whenever the power fails.
-fn write_atomically(path: &Path, contents: &[u8]) -> Result<()> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let new = path.with_file_name(temporary(&name));
-    let write = || -> std::io::Result<()> {
-        let mut file = File::create(&new)?;
-        file.write_all(contents)?;
-        file.sync_all()?;
-        fs::rename(&new, path)
-    };
-    write().map_err(|e| io(path, &e))?;
-    path.parent().map_or(Ok(()), sync_dir)
+/// Writes a file and flushes it.
+fn write(path: &Path, contents: &[u8]) -> std::io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(contents)?;
+    file.sync_all()
 }
 
 /// Makes the names in a directory durable.

@@ -1,0 +1,263 @@
+//! [`Couch`]: a place that holds databases.
+
+use crate::adapter::{AllDbsOptions, DbUpdate, Host};
+use crate::database::Database;
+use crate::local::{Local, LocalOptions};
+use futures_core::stream::BoxStream;
+use settee_core::{Error, ErrorKind, Result};
+use std::collections::VecDeque;
+use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use tempfile::TempDir;
+
+/// How many ids are fetched at least, and at most, at a time. More than the most is an error with
+/// CouchDB's default configuration.
+const IDS_AT_A_TIME: (usize, usize) = (50, 1000);
+
+/// A place that holds databases: a directory, memory, or a server.
+///
+/// Cheap to clone; all clones are the same place. A directory stays open until the last clone and
+/// the last [`Database`] of it are dropped.
+///
+/// ```
+/// # futures_executor::block_on(async {
+/// use settee::Couch;
+///
+/// let couch = Couch::memory()?;
+/// let people = couch.create("people").await?;
+/// people.put(r#"{"_id": "ada", "born": 1815}"#).await?;
+///
+/// assert_eq!(couch.all_dbs().await?, ["people"]);
+/// assert_eq!(couch.create("people").await.unwrap_err().name(), "file_exists");
+/// couch.delete("people").await?;
+/// assert!(!couch.exists("people").await?);
+/// # Ok::<(), settee::Error>(()) }).unwrap();
+/// ```
+#[derive(Clone)]
+pub struct Couch {
+    inner: Arc<Inner>,
+}
+
+/// The order of the members matters: the host lets go of its directory before that is removed.
+struct Inner {
+    host: Arc<dyn Host>,
+    ids: Mutex<VecDeque<String>>,
+    _directory: Option<TempDir>,
+}
+
+impl Couch {
+    /// Opens a directory of databases, which is created if there is none.
+    ///
+    /// It can be open once at a time. Other options than the usual are for [`Local::open`], whose
+    /// result goes to [`from_host`](Couch::from_host).
+    ///
+    /// # Errors
+    ///
+    /// `ServiceUnavailable` if it is open already, `Internal` if it cannot be read or holds
+    /// something else.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let dir = dir.path().join("data");
+    /// # futures_executor::block_on(async {
+    /// use settee::Couch;
+    ///
+    /// let notes = Couch::open(&dir)?.create_if_missing("notes").await?;
+    /// notes.put(r#"{"_id": "first", "text": "Hello"}"#).await?;
+    /// drop(notes);
+    ///
+    /// let notes = Couch::open(&dir)?.open_db("notes").await?;
+    /// assert!(notes.contains("first").await?);
+    /// # Ok::<(), settee::Error>(()) }).unwrap();
+    /// ```
+    pub fn open(dir: impl AsRef<Path>) -> Result<Couch> {
+        let local = Local::open(dir, &LocalOptions::default())?;
+        Ok(Couch::from_host(Arc::new(local)))
+    }
+
+    /// Databases in memory, gone when the last handle is.
+    ///
+    /// # Errors
+    ///
+    /// `Internal` if the system has no random numbers.
+    pub fn memory() -> Result<Couch> {
+        Ok(Couch::from_host(Arc::new(Local::memory()?)))
+    }
+
+    /// Databases in a temporary directory, which is removed with the last handle.
+    ///
+    /// # Errors
+    ///
+    /// `Internal` if no temporary directory can be made.
+    pub fn temporary() -> Result<Couch> {
+        let directory = tempfile::Builder::new()
+            .prefix("settee-")
+            .tempdir()
+            .map_err(|error| Error::internal(Box::new(error)))?;
+        let local = Local::open(directory.path(), &LocalOptions::default())?;
+        Ok(Couch::new(Arc::new(local), Some(directory)))
+    }
+
+    /// The comfort of a `Couch` over any implementation of [`Host`].
+    pub fn from_host(host: Arc<dyn Host>) -> Couch {
+        Couch::new(host, None)
+    }
+
+    fn new(host: Arc<dyn Host>, directory: Option<TempDir>) -> Couch {
+        let ids = Mutex::default();
+        Couch { inner: Arc::new(Inner { host, ids, _directory: directory }) }
+    }
+
+    /// The implementation underneath.
+    pub fn host(&self) -> &Arc<dyn Host> {
+        &self.inner.host
+    }
+
+    /// A handle to a database that may or may not exist. If it does not, what is asked of the handle
+    /// fails with `NotFound`; the handle works as soon as it does.
+    ///
+    /// # Errors
+    ///
+    /// `IllegalDatabaseName`, `DatabaseNameTooLong`.
+    pub fn db(&self, name: &str) -> Result<Database> {
+        Ok(Database::new(self.clone(), self.host().database(name)?))
+    }
+
+    /// Creates a database: `PUT /{db}`.
+    ///
+    /// # Errors
+    ///
+    /// `FileExists`, `IllegalDatabaseName`, `DatabaseNameTooLong`.
+    pub async fn create(&self, name: &str) -> Result<Database> {
+        self.host().create(name).await?;
+        self.db(name)
+    }
+
+    /// Opens a database, and creates it first if there is none.
+    ///
+    /// # Errors
+    ///
+    /// `IllegalDatabaseName`, `DatabaseNameTooLong`.
+    pub async fn create_if_missing(&self, name: &str) -> Result<Database> {
+        match self.host().create(name).await {
+            Err(error) if error.kind() != ErrorKind::FileExists => Err(error),
+            _ => self.db(name),
+        }
+    }
+
+    /// Opens a database that exists.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if it does not, `IllegalDatabaseName`, `DatabaseNameTooLong`.
+    pub async fn open_db(&self, name: &str) -> Result<Database> {
+        let database = self.db(name)?;
+        match database.exists().await? {
+            true => Ok(database),
+            false => Err(Error::no_database()),
+        }
+    }
+
+    /// Deletes a database and everything in it: `DELETE /{db}`.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`.
+    pub async fn delete(&self, name: &str) -> Result<()> {
+        self.host().delete(name).await
+    }
+
+    /// Whether there is such a database: `HEAD /{db}`.
+    pub async fn exists(&self, name: &str) -> Result<bool> {
+        self.host().exists(name).await
+    }
+
+    /// The names of all databases, in the order of their bytes: `GET /_all_dbs`.
+    pub async fn all_dbs(&self) -> Result<Vec<String>> {
+        self.all_dbs_with(&AllDbsOptions::default()).await
+    }
+
+    /// The names of some databases.
+    pub async fn all_dbs_with(&self, options: &AllDbsOptions) -> Result<Vec<String>> {
+        self.host().all_dbs(options).await
+    }
+
+    /// How many databases there are.
+    pub async fn len(&self) -> Result<usize> {
+        Ok(self.all_dbs().await?.len())
+    }
+
+    /// Whether there is no database.
+    pub async fn is_empty(&self) -> Result<bool> {
+        let one = AllDbsOptions { limit: Some(1), ..Default::default() };
+        Ok(self.all_dbs_with(&one).await?.is_empty())
+    }
+
+    /// Fresh document ids, in ascending order: `GET /_uuids`.
+    pub async fn uuids(&self, count: usize) -> Result<Vec<String>> {
+        self.host().uuids(count).await
+    }
+
+    /// The place's own id, which it keeps for good.
+    pub async fn uuid(&self) -> Result<String> {
+        self.host().uuid().await
+    }
+
+    /// What happens to databases from now on, until the stream is dropped.
+    ///
+    /// ```
+    /// # futures_executor::block_on(async {
+    /// use settee::{Couch, adapter::DbUpdateKind, prelude::*};
+    ///
+    /// let couch = Couch::memory()?;
+    /// let mut events = couch.events().await?;
+    /// couch.create("abc").await?;
+    /// let event = events.try_next().await?.unwrap();
+    /// assert_eq!((event.db_name.as_str(), event.kind), ("abc", DbUpdateKind::Created));
+    /// # Ok::<(), settee::Error>(()) }).unwrap();
+    /// ```
+    pub async fn events(&self) -> Result<BoxStream<'static, Result<DbUpdate>>> {
+        self.db_updates(None, true).await
+    }
+
+    /// What happened to databases behind a point of the feed, or from now on; and if `live`, what
+    /// happens from then on: `GET /_db_updates`.
+    pub async fn db_updates(
+        &self,
+        since: Option<u64>,
+        live: bool,
+    ) -> Result<BoxStream<'static, Result<DbUpdate>>> {
+        self.host().db_updates(since, live).await
+    }
+
+    /// Ids for new documents. They come from the host in bunches, so that most documents cost a
+    /// server no second request.
+    pub(crate) async fn fresh_ids(&self, count: usize) -> Result<Vec<String>> {
+        let cache = || self.inner.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ids: Vec<String> = {
+            let mut cached = cache();
+            let known = cached.len().min(count);
+            cached.drain(..known).collect()
+        };
+        while ids.len() < count {
+            let wanted = count - ids.len();
+            let (least, most) = IDS_AT_A_TIME;
+            let mut fresh = self.uuids(wanted.clamp(least, most)).await?;
+            cache().extend(fresh.split_off(wanted.min(fresh.len())));
+            ids.append(&mut fresh);
+        }
+        Ok(ids)
+    }
+
+    /// One id for a new document.
+    pub(crate) async fn fresh_id(&self) -> Result<String> {
+        Ok(self.fresh_ids(1).await?.remove(0))
+    }
+}
+
+impl fmt::Debug for Couch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Couch").field(self.host()).finish()
+    }
+}

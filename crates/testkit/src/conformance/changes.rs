@@ -1,0 +1,288 @@
+//! The changes feed: what it tells, in what order, and that it wakes.
+#![allow(missing_docs)] // A case is described by its name.
+
+use super::{Place, doc, fails, graft, rev, revs};
+use crate::time::{sleep, soon, within};
+use futures_util::future::join;
+use serde_json::json;
+use settee::Changes;
+use settee::adapter::ChangesBatch;
+use settee::options::GetOptions;
+use settee::prelude::*;
+use settee::wire::{Change, Seq};
+use std::time::Duration;
+
+async fn filled(place: &Place, ids: &[&str]) -> Database {
+    let db = place.db().await;
+    for id in ids {
+        db.put_at(id, json!({"is": id})).await.unwrap();
+    }
+    db
+}
+
+fn ids(changes: &[Change]) -> Vec<&str> {
+    changes.iter().map(|change| change.id.as_str()).collect()
+}
+
+async fn fetch(changes: Changes) -> ChangesBatch {
+    changes.fetch().await.unwrap()
+}
+
+pub async fn every_document_is_told_once_with_its_newest_change(place: Place) {
+    let db = filled(&place, &["a", "b", "c"]).await;
+    db.upsert("a", json!({"n": 2})).await.unwrap();
+    db.delete_current("b").await.unwrap();
+    let all = fetch(db.changes()).await;
+    assert_eq!(ids(&all.changes), ["c", "a", "b"]);
+    assert_eq!(all.changes.iter().map(|c| c.deleted).collect::<Vec<_>>(), [false, false, true]);
+    let generations: Vec<_> = all.changes.iter().map(|change| change.revs[0].pos).collect();
+    assert_eq!(generations, [1, 2, 2]);
+    assert!(all.changes.iter().all(|change| change.revs.len() == 1 && change.doc.is_none()));
+    assert_eq!((all.last_seq, all.pending), (db.info().await.unwrap().update_seq, 0));
+}
+
+pub async fn an_empty_database_has_no_changes(place: Place) {
+    let db = place.db().await;
+    let all = fetch(db.changes()).await;
+    assert_eq!((all.changes.len(), all.pending), (0, 0));
+    assert_eq!(all.last_seq, db.info().await.unwrap().update_seq);
+    // The sequence it gives is one to begin with.
+    db.put(json!({"_id": "a"})).await.unwrap();
+    assert_eq!(ids(&fetch(db.changes().since(all.last_seq)).await.changes), ["a"]);
+}
+
+pub async fn a_reader_goes_on_where_it_was(place: Place) {
+    let db = filled(&place, &["a", "b", "c", "d", "e"]).await;
+    let first = fetch(db.changes().limit(2)).await;
+    assert_eq!((ids(&first.changes), first.pending), (vec!["a", "b"], 3));
+    assert_eq!(first.last_seq, first.changes[1].seq);
+    let second = fetch(db.changes().since(first.last_seq.clone()).limit(2)).await;
+    assert_eq!((ids(&second.changes), second.pending), (vec!["c", "d"], 1));
+    db.upsert("a", json!({})).await.unwrap();
+    let third = fetch(db.changes().since(second.last_seq).limit(9)).await;
+    assert_eq!((ids(&third.changes), third.pending), (vec!["e", "a"], 0));
+    let fourth = fetch(db.changes().since(third.last_seq.clone())).await;
+    assert_eq!((fourth.changes.len(), fourth.pending), (0, 0));
+    assert_eq!(fourth.last_seq, third.last_seq);
+    // The sequence of a change is one to begin with, too.
+    let rest = fetch(db.changes().since(first.changes[1].seq.clone())).await;
+    assert_eq!(ids(&rest.changes), ["c", "d", "e", "a"]);
+}
+
+pub async fn a_reader_may_begin_now(place: Place) {
+    let db = filled(&place, &["a"]).await;
+    let now = fetch(db.changes().since_now()).await;
+    assert_eq!(now.changes.len(), 0);
+    assert_eq!(now.last_seq, db.info().await.unwrap().update_seq);
+}
+
+pub async fn a_sequence_that_is_none_is_refused(place: Place) {
+    let db = filled(&place, &["a"]).await;
+    fails(db.changes().since(Seq::Opaque("what?".into())).fetch().await, 400, "bad_request");
+}
+
+pub async fn newest_first_if_descending(place: Place) {
+    let db = filled(&place, &["a", "b", "c"]).await;
+    assert_eq!(ids(&fetch(db.changes().descending()).await.changes), ["c", "b", "a"]);
+    assert_eq!(ids(&fetch(db.changes().descending().limit(1)).await.changes), ["c"]);
+}
+
+pub async fn all_leaves_are_told_with_the_winner_first(place: Place) {
+    let db = place.db().await;
+    graft(&db, "a", &["2-b", "1-a"], false, json!({})).await;
+    graft(&db, "a", &["3-c", "2-x", "1-a"], true, json!({})).await;
+    graft(&db, "a", &["2-d", "1-a"], false, json!({})).await;
+    let main = fetch(db.changes()).await;
+    assert_eq!((main.changes.len(), &main.changes[0].revs), (1, &revs(["2-d"])));
+    assert!(!main.changes[0].deleted);
+    let all = fetch(db.changes().all_leaves()).await;
+    let mut leaves = all.changes[0].revs.clone();
+    assert_eq!(leaves[0], rev("2-d"));
+    leaves.sort();
+    assert_eq!(leaves, revs(["2-b", "2-d", "3-c"]));
+}
+
+pub async fn a_losing_leaf_is_a_change_too(place: Place) {
+    let db = filled(&place, &["z"]).await;
+    graft(&db, "a", &["2-b", "1-a"], false, json!({})).await;
+    let seen = fetch(db.changes()).await.last_seq;
+    graft(&db, "a", &["1-x"], false, json!({})).await;
+    let news = fetch(db.changes().since(seen)).await;
+    assert_eq!((ids(&news.changes), &news.changes[0].revs), (vec!["a"], &revs(["2-b"])));
+}
+
+pub async fn only_the_documents_asked_for_are_told(place: Place) {
+    let db = filled(&place, &["a", "b", "c", "d"]).await;
+    let some = fetch(db.changes().doc_ids(["b", "d", "never"])).await;
+    assert_eq!((ids(&some.changes), some.pending), (vec!["b", "d"], 0));
+    let one = fetch(db.changes().doc_ids(["b", "d"]).limit(1)).await;
+    assert_eq!(ids(&one.changes), ["b"]);
+    let rest = fetch(db.changes().doc_ids(["b", "d"]).since(one.last_seq)).await;
+    assert_eq!(ids(&rest.changes), ["d"]);
+    assert_eq!(fetch(db.changes().doc_ids([""; 0])).await.changes.len(), 0);
+}
+
+pub async fn only_design_documents_are_told_if_asked_for(place: Place) {
+    let db =
+        filled(&place, &["a", "_design/a", "b", "_design/b", "_designer".trim_start_matches('_')])
+            .await;
+    let some = fetch(db.changes().design_docs()).await;
+    assert_eq!(ids(&some.changes), ["_design/a", "_design/b"]);
+}
+
+pub async fn documents_come_along_when_asked_for(place: Place) {
+    let db = filled(&place, &["a", "b"]).await;
+    graft(&db, "c", &["1-b"], false, json!({"is": "c"})).await;
+    graft(&db, "c", &["1-a"], false, json!({"is": "loser"})).await;
+    let gone =
+        json!({"_id": "b", "_rev": db.get("b").await.unwrap().rev, "_deleted": true, "why": 1});
+    db.put(gone).await.unwrap();
+    let options = GetOptions { conflicts: true, ..Default::default() };
+    let changes = fetch(db.changes().include_docs_with(options)).await.changes;
+    assert_eq!(ids(&changes), ["a", "c", "b"]);
+    for change in &changes {
+        let doc = change.doc.as_ref().unwrap();
+        assert_eq!((doc.id.as_ref(), doc.rev.as_ref()), (Some(&change.id), Some(&change.revs[0])));
+        assert_eq!(doc.deleted, change.deleted);
+    }
+    let docs: Vec<_> = changes.iter().map(|change| change.doc.as_ref().unwrap()).collect();
+    assert_eq!(docs[0].get("is"), Some(json!("a")));
+    assert_eq!(docs[1].meta.conflicts, [rev("1-a")]);
+    assert_eq!(docs[2].get("why"), Some(json!(1)));
+}
+
+pub async fn attachments_come_along_when_asked_for(place: Place) {
+    let db = place.db().await;
+    let mut with = Document::with_id("a");
+    db.put_attachment(&mut with, "a.bin", &[1, 2, 3], None).await.unwrap();
+    let options = GetOptions { attachments: true, ..Default::default() };
+    let changes = fetch(db.changes().include_docs_with(options)).await.changes;
+    let attachment = &changes[0].doc.as_ref().unwrap().attachments[0];
+    assert_eq!(attachment.data, settee::AttachmentData::Inline(vec![1, 2, 3].into()));
+    let changes = fetch(db.changes().include_docs()).await.changes;
+    let attachment = &changes[0].doc.as_ref().unwrap().attachments[0];
+    assert_eq!(attachment.data, settee::AttachmentData::Stub);
+}
+
+pub async fn a_long_feed_is_streamed_whole(place: Place) {
+    let db = place.db().await;
+    let docs = (0..2500).map(|n| json!({"_id": format!("{n:05}")}));
+    db.bulk_docs(docs, true).await.unwrap();
+    let streamed: Vec<_> = db.changes().stream().await.unwrap().try_collect().await.unwrap();
+    let expected: Vec<_> = (0..2500).map(|n| format!("{n:05}")).collect();
+    assert_eq!(ids(&streamed), expected);
+    let descending: Vec<_> =
+        db.changes().descending().stream().await.unwrap().try_collect().await.unwrap();
+    assert!(descending.iter().rev().map(|change| &change.id).eq(&expected));
+    // Every batch says truly how far it goes.
+    let mut batches = db.changes().batches().await.unwrap();
+    let mut seen = 0;
+    while let Some(batch) = batches.try_next().await.unwrap() {
+        seen += batch.changes.len();
+        assert_eq!(batch.pending, 2500 - seen as u64);
+    }
+    assert_eq!(seen, 2500);
+    let page = fetch(db.changes().limit(1200)).await;
+    assert_eq!((page.changes.len(), page.pending), (1200, 1300));
+}
+
+pub async fn a_live_feed_tells_what_is_there_and_then_what_happens(place: Place) {
+    let db = filled(&place, &["a", "b"]).await;
+    let mut feed = db.changes().live().await.unwrap();
+    for id in ["a", "b"] {
+        assert_eq!(soon(feed.try_next()).await.unwrap().unwrap().id, id);
+    }
+    assert!(within(Duration::from_millis(50), feed.try_next()).await.is_none());
+    for n in 0..20 {
+        let id = format!("later-{n}");
+        let rev = db.put_at(&id, json!({})).await.unwrap().rev;
+        let change = soon(feed.try_next()).await.unwrap().unwrap();
+        assert_eq!((change.id, change.revs), (id, vec![rev]));
+    }
+    db.delete_current("a").await.unwrap();
+    assert!(soon(feed.try_next()).await.unwrap().unwrap().deleted);
+}
+
+pub async fn a_waiting_feed_is_woken(place: Place) {
+    let db = place.db().await;
+    let mut feed = db.changes().since_now().live().await.unwrap();
+    let write = async {
+        sleep(Duration::from_millis(100)).await;
+        db.put(json!({"_id": "a"})).await.unwrap();
+    };
+    let (change, ()) = soon(join(feed.try_next(), write)).await;
+    assert_eq!(change.unwrap().unwrap().id, "a");
+}
+
+pub async fn a_live_feed_from_now_misses_nothing_after_it_was_asked_for(place: Place) {
+    let db = filled(&place, &["before"]).await;
+    let mut feed = db.changes().since_now().live().await.unwrap();
+    db.put(json!({"_id": "a"})).await.unwrap();
+    db.put(json!({"_id": "b"})).await.unwrap();
+    assert_eq!(soon(feed.try_next()).await.unwrap().unwrap().id, "a");
+    assert_eq!(soon(feed.try_next()).await.unwrap().unwrap().id, "b");
+}
+
+pub async fn a_live_feed_says_when_it_has_caught_up(place: Place) {
+    let db = filled(&place, &["a"]).await;
+    let seq = db.info().await.unwrap().update_seq;
+    let mut feed = db.changes().since(seq.clone()).live_batches().await.unwrap();
+    let batch = soon(feed.try_next()).await.unwrap().unwrap();
+    assert_eq!((batch.changes.len(), batch.last_seq, batch.pending), (0, seq, 0));
+}
+
+pub async fn a_live_feed_passes_over_what_is_filtered_out(place: Place) {
+    let db = place.db().await;
+    let mut feed = db.changes().doc_ids(["wanted"]).live().await.unwrap();
+    for id in ["a", "b", "wanted", "c"] {
+        db.put_at(id, json!({})).await.unwrap();
+    }
+    assert_eq!(soon(feed.try_next()).await.unwrap().unwrap().id, "wanted");
+    db.upsert("a", json!({})).await.unwrap();
+    assert!(within(Duration::from_millis(50), feed.try_next()).await.is_none());
+    db.upsert("wanted", json!({})).await.unwrap();
+    assert_eq!(soon(feed.try_next()).await.unwrap().unwrap().revs[0].pos, 2);
+}
+
+pub async fn a_live_feed_ends_at_its_limit(place: Place) {
+    let db = filled(&place, &["a"]).await;
+    let feed = db.changes().limit(3).live().await.unwrap();
+    for id in ["b", "c", "d"] {
+        db.put_at(id, json!({})).await.unwrap();
+    }
+    let all: Vec<_> = soon(feed.try_collect()).await.unwrap();
+    assert_eq!(ids(&all), ["a", "b", "c"]);
+}
+
+pub async fn every_live_feed_sees_every_document(place: Place) {
+    let db = place.db().await;
+    let reader = async || {
+        let mut feed = db.changes().live().await.unwrap();
+        let mut last = String::new();
+        // A document that changes while it is read may be told again, never left out.
+        let mut seen = std::collections::BTreeSet::new();
+        while last != "end" {
+            last = feed.try_next().await.unwrap().unwrap().id;
+            seen.insert(last.clone());
+        }
+        seen.len()
+    };
+    let writer = async {
+        for n in 0..100 {
+            let mut docs =
+                [doc(json!({"_id": format!("{n}")})), doc(json!({"_id": format!("x{n}")}))];
+            db.bulk(&mut docs).await.unwrap();
+        }
+        db.put(json!({"_id": "end"})).await.unwrap();
+    };
+    let (seen, ()) = soon(join(join(reader(), reader()), writer)).await;
+    assert_eq!(seen, (201, 201));
+}
+
+pub async fn a_purged_document_is_not_told_any_more(place: Place) {
+    let db = filled(&place, &["a", "b"]).await;
+    let a = db.get("a").await.unwrap();
+    db.purge([&a]).await.unwrap();
+    let all = fetch(db.changes()).await;
+    assert_eq!((ids(&all.changes), all.pending), (vec!["b"], 0));
+}

@@ -1,0 +1,380 @@
+//! The conformance list: what every implementation of [`Host`] and [`Adapter`] must do, as CouchDB
+//! does it.
+//!
+//! The cases are written once and run on each implementation there is: in memory, on disk, through
+//! HTTP, and on a real CouchDB. So nothing in them may assume what only one of them does. Update
+//! sequences are opaque: they can be handed back and compared for equality, not counted.
+//!
+//! One file per chapter of the API; [`scenarios`] holds the ones that were promised by number.
+//!
+//! A case is an async function with a [`Place`] to work in. Add yours to the table below, which a
+//! test keeps complete, and it runs everywhere.
+//!
+//! [`Adapter`]: settee::adapter::Adapter
+
+pub mod attachments;
+pub mod bulk;
+pub mod changes;
+pub mod databases;
+pub mod documents;
+pub mod listings;
+pub mod maintenance;
+pub mod revisions;
+pub mod scenarios;
+
+use futures_util::future::BoxFuture;
+use serde_json::Value;
+use settee::Rev;
+use settee::adapter::Host;
+use settee::prelude::*;
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// One case.
+#[derive(Clone, Copy)]
+pub struct Case {
+    /// Chapter and function.
+    pub name: &'static str,
+    /// Runs it; panics if it fails.
+    pub run: fn(Place) -> BoxFuture<'static, ()>,
+}
+
+/// A place for a case to work in, perhaps beside others.
+#[derive(Debug, Clone)]
+pub struct Place {
+    couch: Couch,
+    prefix: String,
+    made: Arc<AtomicU64>,
+}
+
+impl Place {
+    /// A part of a host that no other case uses.
+    pub fn new(host: Arc<dyn Host>) -> Place {
+        let prefix = format!("t{:08x}", rand::random::<u32>());
+        Place { couch: Couch::from_host(host), prefix, made: Arc::default() }
+    }
+
+    /// The host.
+    pub fn couch(&self) -> &Couch {
+        &self.couch
+    }
+
+    /// The name of a database that is this case's own.
+    pub fn name(&self, suffix: &str) -> String {
+        format!("{}-{suffix}", self.prefix)
+    }
+
+    /// A new database.
+    pub async fn db(&self) -> Database {
+        let number = self.made.fetch_add(1, Ordering::Relaxed);
+        self.couch.create(&self.name(&number.to_string())).await.unwrap()
+    }
+
+    /// Removes the case's databases.
+    pub async fn clean_up(&self) {
+        for name in self.couch.all_dbs().await.unwrap() {
+            if name.starts_with(&self.prefix) {
+                self.couch.delete(&name).await.unwrap();
+            }
+        }
+    }
+}
+
+/// Checks that something failed, and returns the reason given.
+#[track_caller]
+pub fn fails<T: Debug>(result: Result<T>, status: u16, name: &str) -> String {
+    let error = result.expect_err("this should have failed");
+    assert_eq!((error.status(), error.name()), (status, name), "{error:?}");
+    error.reason().to_owned()
+}
+
+/// Checks that a write failed with a conflict.
+#[track_caller]
+pub fn conflicts<T: Debug>(result: Result<T>) {
+    assert_eq!(fails(result, 409, "conflict"), "Document update conflict.");
+}
+
+/// Checks that there is nothing, and never was.
+#[track_caller]
+pub fn missing<T: Debug>(result: Result<T>) {
+    assert_eq!(fails(result, 404, "not_found"), "missing");
+}
+
+/// Checks that there was something, which has been deleted.
+#[track_caller]
+pub fn deleted<T: Debug>(result: Result<T>) {
+    assert_eq!(fails(result, 404, "not_found"), "deleted");
+}
+
+/// A document from JSON.
+#[track_caller]
+pub fn doc(json: Value) -> Document {
+    json.into_document().unwrap()
+}
+
+/// A revision from text.
+#[track_caller]
+pub fn rev(text: &str) -> Rev {
+    text.parse().unwrap()
+}
+
+/// Revisions from text.
+#[track_caller]
+pub fn revs<const N: usize>(texts: [&str; N]) -> Vec<Rev> {
+    texts.map(rev).into()
+}
+
+/// Writes revisions as they are elsewhere: `(rev, its ancestors with the nearest first)`.
+pub async fn graft(db: &Database, id: &str, branch: &[&str], deleted: bool, members: Value) {
+    let branch: Vec<Rev> = branch.iter().copied().map(rev).collect();
+    let mut doc = doc(members);
+    doc.id = Some(id.to_owned());
+    doc.rev = Some(branch[0].clone());
+    doc.deleted = deleted;
+    doc.revisions = Some(settee::Revisions {
+        start: branch[0].pos,
+        ids: branch.into_iter().map(|rev| rev.id).collect(),
+    });
+    for result in db.bulk_docs([doc], false).await.unwrap() {
+        result.map_err(|failed| failed.error).unwrap();
+    }
+}
+
+/// Waits until a compaction that was started is done.
+pub async fn compacted(db: &Database) {
+    while db.info().await.unwrap().compact_running {
+        crate::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
+
+/// Calls a macro with the table of all cases, by chapter.
+#[macro_export]
+macro_rules! for_all_cases {
+    ($then:ident) => {
+        $then! {
+            attachments {
+                an_attachment_is_read_as_it_was_written,
+                an_attachment_creates_its_document,
+                an_attachment_written_by_itself_comes_first,
+                an_attachment_must_go_to_the_current_revision,
+                what_is_missing_is_told_apart,
+                replacing_and_removing_make_new_revisions,
+                a_document_keeps_its_attachments_by_their_stubs,
+                a_stub_without_attachment_is_refused,
+                inline_attachments_are_stored_with_the_document,
+                contents_are_read_with_the_document_if_asked_for,
+                texts_are_stored_compressed,
+                what_comes_compressed_is_stored_as_it_comes,
+                a_wrong_digest_is_refused,
+                large_attachments_are_streamed_both_ways,
+                a_body_that_fails_leaves_nothing,
+                parts_are_read_of_an_attachment,
+                contents_may_follow_the_document,
+                contents_that_follow_may_name_themselves,
+                contents_that_do_not_follow_are_an_error,
+                any_text_is_a_name,
+                local_documents_have_no_attachments,
+                leaves_have_their_own_attachments,
+                equal_contents_go_one_by_one,
+                attachments_from_elsewhere_keep_their_generation,
+            }
+            bulk {
+                results_come_in_the_order_of_the_documents,
+                nothing_may_be_written,
+                of_equal_ids_the_first_is_written,
+                documents_are_created_changed_and_deleted_together,
+                one_bad_document_does_not_hold_up_the_others,
+                a_thousand_documents_are_written_at_once,
+                revisions_from_elsewhere_never_conflict,
+                many_revisions_are_read_at_once,
+                the_latest_revisions_are_read_at_once,
+            }
+            changes {
+                every_document_is_told_once_with_its_newest_change,
+                an_empty_database_has_no_changes,
+                a_reader_goes_on_where_it_was,
+                a_reader_may_begin_now,
+                a_sequence_that_is_none_is_refused,
+                newest_first_if_descending,
+                all_leaves_are_told_with_the_winner_first,
+                a_losing_leaf_is_a_change_too,
+                only_the_documents_asked_for_are_told,
+                only_design_documents_are_told_if_asked_for,
+                documents_come_along_when_asked_for,
+                attachments_come_along_when_asked_for,
+                a_long_feed_is_streamed_whole,
+                a_live_feed_tells_what_is_there_and_then_what_happens,
+                a_waiting_feed_is_woken,
+                a_live_feed_from_now_misses_nothing_after_it_was_asked_for,
+                a_live_feed_says_when_it_has_caught_up,
+                a_live_feed_passes_over_what_is_filtered_out,
+                a_live_feed_ends_at_its_limit,
+                every_live_feed_sees_every_document,
+                a_purged_document_is_not_told_any_more,
+            }
+            databases {
+                a_database_exists_from_its_creation_to_its_deletion,
+                creating_a_database_twice_is_refused_and_harms_nothing,
+                nothing_works_on_a_database_that_is_missing,
+                a_handle_works_as_soon_as_its_database_exists,
+                illegal_names_are_refused,
+                legal_names_are_taken_as_they_are,
+                names_are_listed_in_the_order_of_their_bytes,
+                a_new_database_of_an_old_name_is_empty,
+                databases_do_not_see_each_others_documents,
+                info_counts_documents_and_deletions,
+                the_update_sequence_moves_with_writes_only,
+                security_is_kept_as_it_was_set,
+                fresh_ids_differ_and_ascend,
+                a_place_keeps_its_id,
+                creation_change_and_deletion_are_told,
+                what_happened_to_databases_can_be_read_later,
+                a_feed_ends_when_its_database_is_deleted,
+                every_operation_is_one_of_the_adapter,
+            }
+            documents {
+                a_document_is_read_as_it_was_written,
+                revisions_are_the_same_as_couchdbs,
+                the_same_edits_make_the_same_revisions_everywhere,
+                a_write_must_be_based_on_the_current_revision,
+                a_new_document_cannot_have_a_revision_already,
+                the_same_content_makes_a_new_revision_all_the_same,
+                what_is_deleted_is_told_from_what_never_was,
+                a_deletion_needs_the_current_revision,
+                a_deletion_keeps_the_members_it_is_given,
+                a_document_created_again_continues_its_generations,
+                a_document_may_be_deleted_before_it_exists,
+                any_text_is_an_id,
+                ids_beginning_with_an_underscore_are_reserved,
+                unknown_members_beginning_with_an_underscore_are_refused,
+                what_a_read_adds_may_be_written_back,
+                reads_add_what_they_are_asked_for,
+                large_documents_are_taken_up_to_the_limit,
+                local_documents_have_no_history_and_are_not_listed,
+                a_write_is_seen_by_the_reads_that_follow_it,
+                of_many_writers_of_one_revision_one_wins,
+                updates_that_try_again_lose_nothing,
+                an_upsert_writes_whatever_is_there,
+                a_copy_takes_members_and_attachments_along,
+                several_documents_are_read_in_the_order_asked_for,
+                a_deferred_write_is_visible_at_once_and_kept,
+            }
+            listings {
+                documents_are_listed_in_the_order_of_their_ids_bytes,
+                rows_tell_the_winning_revision,
+                ranges_include_their_ends_unless_told_otherwise,
+                descending_ranges_begin_with_the_highest,
+                limit_and_skip_cut_the_listing,
+                deleted_documents_are_not_listed,
+                keys_have_a_row_each_in_their_order,
+                documents_come_along_when_asked_for,
+                the_update_sequence_comes_along_when_asked_for,
+                design_and_local_documents_have_their_own_listings,
+                a_long_listing_is_streamed_whole,
+                keys_and_a_range_contradict_each_other,
+                a_listing_shows_one_moment,
+            }
+            maintenance {
+                compaction_drops_old_revisions_and_nothing_else,
+                writers_go_on_during_compaction,
+                a_purged_document_never_was,
+                purging_one_leaf_leaves_the_others,
+                only_leaves_are_purged,
+                a_purged_deletion_is_gone_too,
+                purges_are_listed,
+                how_many_purges_are_listed_can_be_set,
+                writes_can_be_made_durable,
+                indexes_can_be_cleaned_up,
+                sizes_grow_with_what_is_stored,
+            }
+            revisions {
+                revisions_from_elsewhere_are_stored_as_they_are,
+                a_revision_that_is_here_already_changes_nothing,
+                a_revision_from_elsewhere_may_come_alone,
+                a_branch_joins_what_is_known_of_it,
+                of_two_leaves_the_higher_one_wins,
+                the_order_of_arrival_does_not_matter,
+                a_deleted_leaf_wins_only_over_deleted_ones,
+                deleting_the_winner_leaves_the_next_one,
+                every_leaf_can_be_edited,
+                a_conflict_is_resolved_by_deleting_the_losers,
+                all_leaves_can_be_read_at_once,
+                certain_revisions_can_be_read_at_once,
+                the_latest_of_a_revision_are_the_leaves_behind_it,
+                what_is_missing_is_told_with_what_it_may_descend_from,
+                the_history_is_remembered_up_to_its_limit,
+                a_forgotten_history_does_not_conflict_with_itself,
+                compaction_shows_in_the_revisions_status,
+                revisions_of_any_text_are_taken,
+                many_conflicts_and_a_long_history_are_kept,
+            }
+            scenarios {
+            }
+        }
+    };
+}
+
+macro_rules! list {
+    ($($chapter:ident { $($case:ident,)* })*) => {
+        /// All cases.
+        pub fn all() -> Vec<Case> {
+            vec![$($(Case {
+                name: concat!(stringify!($chapter), "::", stringify!($case)),
+                run: |place| Box::pin($chapter::$case(place)),
+            },)*)*]
+        }
+    };
+}
+for_all_cases!(list);
+
+/// Makes a `#[test]` of each case, in a module for each chapter; to be passed to
+/// [`for_all_cases`](crate::for_all_cases) where there is a function `run(Case)`.
+#[macro_export]
+macro_rules! case_tests {
+    ($($chapter:ident { $($case:ident,)* })*) => {$(
+        mod $chapter {
+            $(
+                #[test]
+                fn $case() {
+                    super::run($crate::conformance::Case {
+                        name: concat!(stringify!($chapter), "::", stringify!($case)),
+                        run: |place| {
+                            Box::pin($crate::conformance::$chapter::$case(place))
+                        },
+                    });
+                }
+            )*
+        }
+    )*};
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    /// A case that is missing from the table would never run, and nobody would notice.
+    #[test]
+    fn the_table_has_every_case() {
+        let mut written = BTreeSet::new();
+        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/conformance");
+        for entry in std::fs::read_dir(sources).unwrap() {
+            let path = entry.unwrap().path();
+            let chapter = path.file_stem().unwrap().to_str().unwrap().to_owned();
+            if chapter == "mod" {
+                continue;
+            }
+            let source = std::fs::read_to_string(&path).unwrap();
+            for line in source.lines() {
+                if let Some((case, _)) =
+                    line.strip_prefix("pub async fn ").and_then(|rest| rest.split_once('('))
+                {
+                    written.insert(format!("{chapter}::{case}"));
+                }
+            }
+        }
+        let listed: BTreeSet<_> = super::all().iter().map(|case| case.name.to_owned()).collect();
+        assert_eq!(listed, written);
+    }
+}

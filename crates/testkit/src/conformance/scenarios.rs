@@ -1,0 +1,3 @@
+//! scenarios
+
+#![allow(missing_docs)] // A case is described by its name.
