@@ -10,6 +10,7 @@ use settee::local::{Local, LocalOptions};
 use settee_core::options::{AttachmentHead, AttachmentOptions, GetOptions, WriteOptions};
 use settee_core::{Attachment, Document};
 use std::path::Path;
+use std::task::{Context, Waker};
 use std::time::Instant;
 
 const MIB: u64 = 1 << 20;
@@ -160,6 +161,50 @@ fn an_upload_that_a_kill_has_cut_off_is_forgotten_when_reopened() {
         let disk = disk(dir.path(), false);
         assert!(disk < 2 * MIB, "{disk} bytes are still taken");
     }
+}
+
+#[test]
+fn an_upload_whose_sender_goes_or_whose_document_is_refused_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let local = Local::open(dir.path(), &LocalOptions::default()).unwrap();
+    block_on(async {
+        local.create("db").await.unwrap();
+        let db = local.database("db").unwrap();
+        let head = AttachmentHead::default;
+        // Some arrives, and then no more ever; whoever waited gives up.
+        for count in [1, 3, 40] {
+            let body = stream::iter(pieces(8 * MIB).take(count).map(Ok));
+            let body = body.chain(stream::pending()).boxed();
+            let mut upload = db.put_attachment("doc", "large", None, head(), body);
+            let before = local.store_stats().transactions;
+            loop {
+                let mut context = Context::from_waker(Waker::noop());
+                assert!(upload.as_mut().poll(&mut context).is_pending());
+                // Two pieces make a chunk, which is written when a third comes.
+                if local.store_stats().transactions - before >= (count as u64 - 1) / 2 {
+                    break;
+                }
+            }
+            drop(upload);
+        }
+        // The sender fails.
+        let failed = || Err(settee_core::Error::bad_request("connection reset"));
+        let body =
+            stream::iter(pieces(8 * MIB).map(Ok)).chain(stream::once(async move { failed() }));
+        let error = db.put_attachment("doc", "large", None, head(), body.boxed()).await;
+        assert_eq!(error.unwrap_err().reason(), "connection reset");
+        // The document is there already.
+        db.put(Document::with_id("doc"), None, &WriteOptions::default()).await.unwrap();
+        let body = stream::iter(pieces(8 * MIB).map(Ok)).boxed();
+        let error = db.put_attachment("doc", "large", None, head(), body).await;
+        assert!(error.unwrap_err().is_conflict());
+        db.ensure_full_commit().await.unwrap();
+    });
+    local.compact().unwrap();
+    let disk = disk(dir.path(), false);
+    assert!(disk < MIB, "{disk} bytes are still taken");
+    let report = local.check().unwrap();
+    assert_eq!((report.attachments, report.problems), (0, Vec::new()));
 }
 
 /// Bytes of the journals, or of all other files, in a directory. Journals are given back in their own
