@@ -28,6 +28,7 @@ use bytes::{Buf, Bytes};
 use futures_core::stream::BoxStream;
 use futures_executor::{BlockingStream, block_on, block_on_stream};
 use settee_core::options::{AttachmentOptions, BulkGetItem, Filter, GetOptions, OpenRevs};
+use settee_core::selector::Selector;
 use settee_core::wire::{
     Change, DatabaseInfo, DocRow, MissingRevs, Purged, RevResult, RevsByDoc, Saved, Security, Seq,
     WriteResult,
@@ -72,6 +73,11 @@ impl Couch {
     /// [`Couch::temporary`](crate::Couch::temporary).
     pub fn temporary() -> Result<Couch> {
         crate::Couch::temporary().map(Couch)
+    }
+
+    /// [`Couch::temporary_in`](crate::Couch::temporary_in).
+    pub fn temporary_in(parent: impl AsRef<Path>) -> Result<Couch> {
+        crate::Couch::temporary_in(parent).map(Couch)
     }
 
     /// The same place, to be used from async code.
@@ -207,6 +213,7 @@ impl Database {
         delete_current(id: &str) -> Saved;
         copy<'a, 'b>(from: impl Into<DocRef<'a>>, to: impl Into<DocRef<'b>>) -> Rev;
         bulk(docs: &mut [Document]) -> Vec<WriteResult>;
+        bulk_all_or_nothing(docs: &mut [Document]) -> Vec<Saved>;
         save_all(docs: &mut [Document]) -> ConflictResolution, ConflictResolution;
 
         put_attachment(
@@ -303,6 +310,7 @@ impl Changes {
         all_leaves();
         filter(filter: Filter);
         design_docs();
+        selector(selector: Selector);
         include_docs();
         include_docs_with(options: GetOptions);
     }

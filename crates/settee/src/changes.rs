@@ -4,6 +4,7 @@ use crate::adapter::{Adapter, ChangesBatch, ChangesStream};
 use futures_core::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use settee_core::options::{ChangesOptions, Filter, GetOptions, Since, Style};
+use settee_core::selector::Selector;
 use settee_core::wire::{Change, Seq};
 use settee_core::{Error, ErrorKind, Result};
 use std::sync::Arc;
@@ -90,6 +91,11 @@ impl Changes {
     /// Only changes of design documents.
     pub fn design_docs(self) -> Changes {
         self.filter(Filter::Design)
+    }
+
+    /// Only changes of documents that match.
+    pub fn selector(self, selector: Selector) -> Changes {
+        self.filter(Filter::Selector(Arc::new(selector)))
     }
 
     /// Return the documents too.

@@ -91,10 +91,19 @@ impl Couch {
     ///
     /// `Internal` if no temporary directory can be made.
     pub fn temporary() -> Result<Couch> {
+        Couch::temporary_in(std::env::temp_dir())
+    }
+
+    /// As [`temporary`](Couch::temporary), with the temporary directory inside of another one.
+    ///
+    /// # Errors
+    ///
+    /// `Internal` if no temporary directory can be made.
+    pub fn temporary_in(parent: impl AsRef<Path>) -> Result<Couch> {
         let directory = tempfile::Builder::new()
             .prefix("settee-")
-            .tempdir()
-            .map_err(|error| Error::internal(Box::new(error)))?;
+            .tempdir_in(parent)
+            .map_err(Error::internal)?;
         let local = Local::open(directory.path(), &LocalOptions::default())?;
         Ok(Couch::new(Arc::new(local), Some(directory)))
     }

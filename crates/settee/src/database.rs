@@ -16,7 +16,9 @@ use settee_core::options::{
 use settee_core::wire::{
     DatabaseInfo, MissingRevs, Purged, RevResult, RevsByDoc, Saved, Security, WriteResult,
 };
-use settee_core::{Attachment, AttachmentData, Document, Encoding, Error, Result, Rev};
+use settee_core::{
+    Attachment, AttachmentData, Document, Encoding, Error, ErrorKind, Result, Rev, Revisions,
+};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -636,6 +638,37 @@ impl Database {
     pub async fn save_all(&self, docs: &mut [Document]) -> Result<ConflictResolution> {
         let results = self.bulk(docs).await?;
         Ok(ConflictResolution::new(self.clone(), docs, results))
+    }
+
+    /// Writes many documents at once, each as a new revision of the one it is based on, whether that
+    /// is current or not: what would be a conflict becomes a conflicting revision. CouchDB had this
+    /// as `all_or_nothing` up to 1.x; resolving the conflicts is up to you.
+    ///
+    /// # Errors
+    ///
+    /// `NotImplemented` for documents with attachments, and if nothing could be written.
+    pub async fn bulk_all_or_nothing(&self, docs: &mut [Document]) -> Result<Vec<Saved>> {
+        self.identify_all(docs).await?;
+        let mut revisions = docs.to_vec();
+        for doc in &mut revisions {
+            if !doc.attachments.is_empty() {
+                let reason = "attachments cannot be written all or nothing";
+                return Err(Error::new(ErrorKind::NotImplemented, reason));
+            }
+            let hash = doc.revision_hash(doc.deleted, doc.rev.as_ref(), [].into_iter())?;
+            let rev = Rev::new(doc.rev.as_ref().map_or(1, |parent| parent.pos + 1), hash);
+            let ids = [Some(rev.id.clone()), doc.rev.take().map(|parent| parent.id)];
+            let ids = ids.into_iter().flatten().collect();
+            doc.revisions = Some(Revisions { start: rev.pos, ids });
+            doc.rev = Some(rev);
+        }
+        let results = self.bulk_docs(revisions, false).await?;
+        let saved = results.into_iter().map(|result| result.map_err(|failed| failed.error));
+        let saved = saved.collect::<Result<Vec<_>>>()?;
+        for (doc, saved) in docs.iter_mut().zip(&saved) {
+            doc.rev = Some(saved.rev.clone());
+        }
+        Ok(saved)
     }
 
     async fn write(&self, doc: Document, durability: Durability) -> Result<Saved> {

@@ -74,7 +74,7 @@ pub use database::Database;
 pub use input::{AttachmentBody, DocRef, IntoDocument};
 pub use settee_core::{
     Attachment, AttachmentData, Body, Digest, Document, Encoding, Error, ErrorKind, Result, Rev,
-    RevId, Revisions, options, wire,
+    RevId, Revisions, options, selector::Selector, wire,
 };
 
 /// What most programs use, to be imported whole.

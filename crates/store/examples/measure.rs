@@ -6,6 +6,7 @@
 
 use bytes::Bytes;
 use settee_store::{Durability, Result, Store, StoreError, StoreOptions, Table};
+use std::io::Write;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -39,11 +40,14 @@ fn measure(dir: &Path) -> Result<()> {
     println!("create                        {:8.1} ms", millis(begun.elapsed()));
     println!("memory, idle                  {:8.1} MiB", memory());
 
-    let begun = Instant::now();
-    for _ in 0..2_000 {
-        put(&store, random(), Durability::Flush)?;
+    for _ in 0..3 {
+        device(&dir.join("device"), 2_000).map_err(|e| StoreError::Io(e.to_string()))?;
+        let begun = Instant::now();
+        for _ in 0..2_000 {
+            put(&store, random(), Durability::Flush)?;
+        }
+        rate("one writer, durable", 2_000, "tx", begun.elapsed());
     }
-    rate("one writer, durable", 2_000, "tx", begun.elapsed());
 
     for writers in [8, 64] {
         let begun = Instant::now();
@@ -126,6 +130,20 @@ fn measure(dir: &Path) -> Result<()> {
     }
     rate("in memory, snapshots open", 200_000, "rows", begun.elapsed());
     drop(snapshots);
+    Ok(())
+}
+
+/// What the device can do at most: append and flush.
+fn device(path: &Path, count: u64) -> std::io::Result<()> {
+    let mut file = std::fs::File::create(path)?;
+    file.set_len(64 << 20)?;
+    file.sync_all()?;
+    let begun = Instant::now();
+    for _ in 0..count {
+        file.write_all(&[7; 400])?;
+        file.sync_data()?;
+    }
+    rate("the device, append and flush", count, "flushes", begun.elapsed());
     Ok(())
 }
 

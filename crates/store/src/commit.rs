@@ -223,7 +223,7 @@ impl Committer {
             // Durable then means: what it saw is.
             return if flush && self.flush_by.is_some() { self.flush() } else { Ok(()) };
         }
-        self.engine.ready(bytes)?;
+        self.engine.ready(bytes, !batch.retired.is_empty())?;
         // Compaction drops the rows of a retired owner for good, so that must not be taken back.
         let flush = flush || !batch.retired.is_empty();
         let result = self.engine.commit(batch, flush);

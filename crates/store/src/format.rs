@@ -3,6 +3,7 @@
 //! ```text
 //! <dir>/settee        marker: MAGIC, a space, VERSION in decimal, a newline
 //! <dir>/lock          locked while the directory is open
+//! <dir>/failed        there if a write or flush failed while it was open last
 //! <dir>/data/         the storage engine's files
 //! ```
 
@@ -14,6 +15,9 @@ pub(crate) const MARKER: &str = "settee";
 pub(crate) const MAGIC: &str = "settee-store";
 /// Version of everything in the directory. One number; a reader knows it or refuses.
 pub(crate) const VERSION: u32 = 1;
+/// Name of the file that says that a write or flush failed while the directory was open last. It need
+/// not outlive the system: neither does what it warns of.
+pub(crate) const FAILED: &str = "failed";
 /// Name of the file that is locked while the directory is open.
 pub(crate) const LOCK: &str = "lock";
 /// Directory of the engine's files.

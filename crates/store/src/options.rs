@@ -9,7 +9,8 @@ pub struct StoreOptions {
     pub cache: u64,
     /// Bytes of the device that are left alone: with less than this available, writes fail with
     /// [`StoreError::Full`](crate::StoreError::Full), so that what the store does behind the scenes
-    /// has room to finish. 64 MiB; 0 turns the check off.
+    /// has room to finish. Transactions that retire an owner and compactions, which give back space,
+    /// may take half of it. 64 MiB; with 0 it ends where the device does.
     pub reserve: u64,
 }
 

@@ -268,3 +268,32 @@ fn compaction_gives_back_overwritten_rows() {
     let tables = size(&dir.path().join("data/keyspaces"));
     assert!((1_000_000..1_300_000).contains(&tables), "{tables}");
 }
+
+/// The page within a long value is the one that did not reach the disk.
+#[test]
+fn a_hole_in_the_last_batch_drops_that_batch() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), &StoreOptions::default()).unwrap();
+    put(&store, "a", "1");
+    store
+        .transact(Durability::Flush, |tx| {
+            tx.put(Table::Docs, "b", "2");
+            tx.put(Table::Chunks, "b", vec![7; 50_000]);
+            Ok::<_, StoreError>(())
+        })
+        .unwrap();
+    drop(store);
+    let journal = dir.path().join("data/0.jnl");
+    let mut bytes = std::fs::read(&journal).unwrap();
+    let begin = bytes.windows(100).position(|window| window == [7; 100]).unwrap();
+    bytes[begin + 8192..begin + 12288].fill(0);
+    std::fs::write(&journal, &bytes).unwrap();
+    for _ in 0..2 {
+        let store = Store::open(dir.path(), &StoreOptions::default()).unwrap();
+        assert_eq!(store.get(Table::Docs, b"a").unwrap().unwrap(), "1");
+        assert_eq!(store.get(Table::Docs, b"b").unwrap(), None);
+        put(&store, "c", "3");
+    }
+    let store = Store::open(dir.path(), &StoreOptions::default()).unwrap();
+    assert_eq!(store.get(Table::Docs, b"c").unwrap().unwrap(), "3");
+}

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use settee_store::{Durability, Store, StoreError, StoreOptions, Table};
-use std::sync::mpsc::{channel, sync_channel};
+use std::sync::mpsc::{Sender, channel, sync_channel};
 use std::time::{Duration, Instant};
 
 fn each(test: impl Fn(&Store)) {
@@ -14,11 +14,7 @@ fn each(test: impl Fn(&Store)) {
 
 /// Keeps the commit thread busy until what it returns is dropped, so that everything asked for
 /// meanwhile waits and then makes one group.
-fn hold(store: &Store) -> impl Drop {
-    struct Held(#[allow(dead_code)] std::sync::mpsc::Sender<()>);
-    impl Drop for Held {
-        fn drop(&mut self) {}
-    }
+fn hold(store: &Store) -> Sender<()> {
     let (release, released) = channel::<()>();
     let (begin, begun) = sync_channel(1);
     store.submit(
@@ -30,7 +26,7 @@ fn hold(store: &Store) -> impl Drop {
         },
     );
     begun.recv().unwrap();
-    Held(release)
+    release
 }
 
 fn increment(store: &Store, durability: Durability) {

@@ -6,7 +6,7 @@
 
 #[cfg(feature = "settee")]
 pub mod conformance;
-#[cfg(all(unix, feature = "faultfs"))]
+#[cfg(all(target_os = "linux", feature = "faultfs"))]
 pub mod faultfs;
 #[cfg(feature = "settee")]
 pub mod model;

@@ -1,8 +1,8 @@
 //! The embedded engine: a directory of databases in this process.
 //!
-//! A write goes [`write`] → [`settee_store::Store::submit`] → the store's commit thread, where it
-//! meets the document's current row, and back. A read goes [`read`] → [`settee_store::Store::get`].
-//! What the rows hold is in [`schema`].
+//! A write goes `write` → [`settee_store::Store::submit`] → the store's commit thread, where it
+//! meets the document's current row, and back. A read goes `read` → [`settee_store::Store::get`].
+//! What the rows hold is in `schema`.
 //!
 //! All of it is plain blocking code that runs where it is called: a read takes microseconds, and a
 //! long one (a listing, a feed, an attachment) is cut into batches between which the caller's

@@ -100,6 +100,18 @@ impl Fjall {
             write(&unfinished, format::marker().as_bytes()).map_err(|e| io(&unfinished, &e))?;
             sync_dir(dir)?;
         }
+        let failed = dir.join(format::FAILED);
+        if exists(&failed)? {
+            // The system forgets after a flush has failed that there is something to flush. What it
+            // then still shows of the journals may be gone with the power, and all that is written
+            // after it with it. So they are written anew.
+            if exists(&data)? {
+                let copies = journal::copy(&data, u64::MAX).map_err(|e| io(&data, &e))?;
+                journal::replace(copies).map_err(|e| io(&data, &e))?;
+                sync_dir(&data)?;
+            }
+            fs::remove_file(&failed).map_err(|e| io(&failed, &e))?;
+        }
         let live = Arc::new(Live::open(&data, options, lock.clone())?);
         if !known {
             fs::rename(&unfinished, &marker).map_err(|e| io(&marker, &e))?;
@@ -124,23 +136,35 @@ impl Fjall {
         self.broken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether there is space for this many bytes and the reserve.
-    fn check_space(&self, bytes: u64) -> Result<()> {
+    /// Whether there is space for this many bytes and the reserve, or half of it for what gives back
+    /// space: a full disk could not be helped otherwise.
+    fn check_space(&self, bytes: u64, frees: bool) -> Result<()> {
         let available = available(&self.dir)?.saturating_sub(bytes);
-        if available < self.options.reserve.max(LITTLE) {
+        let reserve = self.options.reserve;
+        if available < reserve.max(LITTLE) {
             self.shortage.store(true, Ordering::Relaxed);
         }
-        if available < self.options.reserve { Err(StoreError::Full) } else { Ok(()) }
+        let needed = if frees { reserve / 2 } else { reserve };
+        if available < needed { Err(StoreError::Full) } else { Ok(()) }
+    }
+
+    /// Leaves word that the journals must be written anew before they are used again.
+    fn distrust(&self) {
+        let failed = self.dir.join(format::FAILED);
+        if let Err(error) = File::create(&failed) {
+            tracing::error!(%error, path = %failed.display(), "cannot leave word of a failure");
+        }
     }
 
     /// What the failure of a write means; batches from `unacknowledged` on were not acknowledged.
     fn failed(&self, failure: &fjall::Error, unacknowledged: u64) -> StoreError {
+        self.distrust();
         let full = match error(failure) {
             StoreError::Full => true,
             // The engine refuses without having tried, because it failed behind the scenes. If that
             // was not for want of space, we would have to trust files of which a flush failed.
             StoreError::Poisoned(_) => {
-                let _ = self.check_space(0);
+                let _ = self.check_space(0, false);
                 self.shortage.load(Ordering::Relaxed)
             }
             _ => false,
@@ -179,6 +203,7 @@ impl Fjall {
         sync_dir(&data).map_err(|e| StoreError::Poisoned(e.to_string()))?;
         *slot = Some(Arc::new(Live::open(&data, &self.options, self.lock.clone())?));
         *self.broken() = None;
+        let _ = fs::remove_file(self.dir.join(format::FAILED));
         tracing::info!("there is space again; writes go on");
         Ok(())
     }
@@ -198,13 +223,20 @@ fn mending(path: &Path, error: &std::io::Error) -> StoreError {
 
 impl Drop for Fjall {
     fn drop(&mut self) {
-        let Some(broken) = *self.broken() else { return };
-        // Closing the engine writes out what it still held of the batch that failed.
+        let broken = *self.broken();
         let slot = self.live.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // Something may have failed behind the scenes since the last commit.
+        let healthy = slot.as_ref().is_some_and(|live| live.healthy().is_ok());
+        // Closing the engine writes out what it still held of a batch that failed.
         *slot = None;
-        let data = self.dir.join(format::DATA);
-        if let Err(error) = journal::cut(&data, broken.unacknowledged) {
-            tracing::error!(%error, "a transaction that failed may appear to have succeeded");
+        if let Some(broken) = broken {
+            let data = self.dir.join(format::DATA);
+            if let Err(error) = journal::cut(&data, broken.unacknowledged) {
+                tracing::error!(%error, "a transaction that failed may appear to have succeeded");
+            }
+        }
+        if !healthy || broken.is_some() {
+            self.distrust();
         }
     }
 }
@@ -410,8 +442,8 @@ impl Engine for Fjall {
         }
     }
 
-    fn ready(&self, bytes: u64) -> Result<()> {
-        self.check_space(bytes)?;
+    fn ready(&self, bytes: u64, frees: bool) -> Result<()> {
+        self.check_space(bytes, frees)?;
         self.mend()?;
         let live = self.live()?;
         live.backpressure(MAX_SEALED, MAX_RUNS).map_err(|e| self.failed(&e, u64::MAX))
@@ -444,14 +476,14 @@ impl Engine for Fjall {
     fn flush(&self) -> Result<()> {
         if self.broken().is_some() {
             // Mending flushes everything.
-            return self.ready(0);
+            return self.ready(0, true);
         }
         let persisted = self.live()?.db.persist(PersistMode::SyncData);
         persisted.map_err(|e| self.failed(&e, u64::MAX))
     }
 
     fn compact(&self) -> Result<()> {
-        self.check_space(0)?;
+        self.check_space(0, true)?;
         let compacted = self.live()?.compact().map_err(|e| error(&e));
         if matches!(compacted, Err(StoreError::Full)) {
             self.shortage.store(true, Ordering::Relaxed);

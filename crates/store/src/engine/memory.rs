@@ -122,7 +122,7 @@ impl Engine for Memory {
         Arc::new(MemoryView { shared: self.shared.clone(), seq })
     }
 
-    fn ready(&self, _bytes: u64) -> Result<()> {
+    fn ready(&self, _bytes: u64, _frees: bool) -> Result<()> {
         Ok(())
     }
 

@@ -18,9 +18,9 @@ pub(crate) trait Engine: Send + Sync {
     /// A view of the newest committed state.
     fn view(&self) -> Arc<dyn View>;
 
-    /// Whether a commit of this many bytes would be accepted now. Waits if the engine is behind with
-    /// its work, and mends it if it can be.
-    fn ready(&self, bytes: u64) -> Result<()>;
+    /// Whether a commit of this many bytes would be accepted now; one that `frees` space has more
+    /// of it. Waits if the engine is behind with its work, and mends it if it can be.
+    fn ready(&self, bytes: u64, frees: bool) -> Result<()>;
 
     /// Makes a batch visible, all or nothing; durable too, by exactly one flush, if `flush` is set.
     ///
