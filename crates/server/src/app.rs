@@ -1,0 +1,70 @@
+//! What all requests share.
+
+use crate::auth::{Authenticator, UserStore};
+use crate::config::Config;
+use crate::routes::Routes;
+use crate::stats::Stats;
+use crate::tasks::Tasks;
+use settee::adapter::Host;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
+use tokio::sync::watch;
+
+/// What all requests share.
+pub(crate) struct App {
+    pub(crate) host: Arc<dyn Host>,
+    pub(crate) config: Arc<Config>,
+    pub(crate) auth: Authenticator,
+    pub(crate) routes: Routes,
+    pub(crate) stats: Stats,
+    pub(crate) tasks: Tasks,
+    pub(crate) started: Instant,
+    /// Turns true when the server is to stop.
+    closing: watch::Sender<bool>,
+    /// Bytes of request bodies in memory.
+    buffered: AtomicU64,
+}
+
+impl App {
+    pub(crate) fn new(
+        host: Arc<dyn Host>,
+        config: Config,
+        users: Option<Arc<dyn UserStore>>,
+    ) -> App {
+        App {
+            host,
+            auth: Authenticator::new(users),
+            config: Arc::new(config),
+            routes: Routes::new(),
+            stats: Stats::default(),
+            tasks: Tasks::default(),
+            started: Instant::now(),
+            closing: watch::Sender::new(false),
+            buffered: AtomicU64::new(0),
+        }
+    }
+
+    /// Ends open feeds, so that their connections can end.
+    pub(crate) fn close(&self) {
+        self.closing.send_replace(true);
+    }
+
+    /// Waits until the server is to stop.
+    pub(crate) fn closing(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut closing = self.closing.subscribe();
+        async move {
+            // An error means that the server is gone, which is as good a reason.
+            let _ = closing.wait_for(|closing| *closing).await;
+        }
+    }
+
+    /// Counts bytes as held in memory; returns how many are.
+    pub(crate) fn hold(&self, bytes: u64) -> u64 {
+        self.buffered.fetch_add(bytes, Relaxed) + bytes
+    }
+
+    pub(crate) fn release(&self, bytes: u64) {
+        self.buffered.fetch_sub(bytes, Relaxed);
+    }
+}

@@ -1,0 +1,78 @@
+//! What is still to come: indexes, the functions of design documents, replication, partitions. Each
+//! path is here with its rights, and says that it is not implemented.
+
+use crate::auth::access::{Authenticated, Member, ServerAdmin};
+use crate::call::Call;
+use crate::reply::Response;
+use settee_core::options::GetOptions;
+use settee_core::{Error, ErrorKind, Result};
+use std::sync::Arc;
+
+fn not_yet(what: &str) -> Result<Response> {
+    Err(Error::new(ErrorKind::NotImplemented, format!("{what} is not implemented yet.")))
+}
+
+/// That the design document is there comes first.
+async fn not_yet_of(member: &Member, call: &Call, what: &str) -> Result<Response> {
+    let id = format!("_design/{}", call.param("ddoc"));
+    member.db().get(&id, &GetOptions::default()).await?;
+    not_yet(what)
+}
+
+pub(super) async fn replicate(_: Authenticated, call: Arc<Call>) -> Result<Response> {
+    call.require_json()?;
+    not_yet("Replication")
+}
+
+pub(super) async fn scheduler(_: ServerAdmin, _: Arc<Call>) -> Result<Response> {
+    not_yet("The replication scheduler")
+}
+
+pub(super) async fn reshard(_: ServerAdmin, _: Arc<Call>) -> Result<Response> {
+    not_yet("Resharding")
+}
+
+pub(super) async fn server_search(_: ServerAdmin, _: Arc<Call>) -> Result<Response> {
+    not_yet("Full-text search")
+}
+
+pub(super) async fn find(member: Member, _: Arc<Call>) -> Result<Response> {
+    member.db().info().await?;
+    not_yet("Finding documents by selector")
+}
+
+pub(super) async fn temp_view(_: Member, _: Arc<Call>) -> Result<Response> {
+    Err(Error::new(ErrorKind::Gone, "Temporary views are not supported in CouchDB"))
+}
+
+pub(super) async fn search(member: Member, call: Arc<Call>) -> Result<Response> {
+    match call.param("ddoc") {
+        "" => not_yet("Full-text search"),
+        _ => not_yet_of(&member, &call, "Full-text search").await,
+    }
+}
+
+pub(super) async fn partition(member: Member, _: Arc<Call>) -> Result<Response> {
+    member.db().info().await?;
+    Err(Error::bad_request("database is not partitioned"))
+}
+
+pub(super) async fn auto_purge(_: ServerAdmin, _: Arc<Call>) -> Result<Response> {
+    not_yet("Purging deleted documents by age")
+}
+
+pub(super) async fn time_seq(_: ServerAdmin, _: Arc<Call>) -> Result<Response> {
+    not_yet("Finding sequences by time")
+}
+
+pub(super) async fn info(member: Member, call: Arc<Call>) -> Result<Response> {
+    not_yet_of(&member, &call, "The state of an index").await
+}
+
+pub(super) async fn view(member: Member, call: Arc<Call>) -> Result<Response> {
+    not_yet_of(&member, &call, "A view").await
+}
+
+pub(super) async fn function(member: Member, call: Arc<Call>) -> Result<Response> {
+    not_yet_of(&member, &call, "A function of a design document").await
+}
