@@ -55,6 +55,7 @@
 //! | `js` | no | functions of design documents in JavaScript: needs a C compiler |
 
 pub mod adapter;
+pub mod design;
 pub mod local;
 pub mod script;
 

@@ -2,12 +2,18 @@
 //!
 //! - `compaction`: what the engine drops by itself.
 //! - `conformance`: the list in the testkit, on memory and on disk.
+//! - `design`: shows, lists, updates, rewrites, filters and validation.
 //! - `couch`: what is particular to `Couch` and the embedded engine: directories, handles, ids.
 //! - `random`: random operations, compared with the testkit's model.
+//! - `script`: the script engine: what functions can do, and what they cannot.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod compaction;
 mod conformance;
 mod couch;
+#[cfg(feature = "js")]
+mod design;
 mod random;
+#[cfg(feature = "js")]
+mod script;
