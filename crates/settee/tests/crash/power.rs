@@ -6,6 +6,7 @@ use crate::workload::{Models, Step, create};
 use rand::Rng;
 use settee::adapter::Host;
 use settee::local::{Local, LocalOptions};
+use settee_core::ErrorKind;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -15,10 +16,19 @@ const WRITERS: usize = 64;
 /// Cuts that hit the same data, one after the other.
 const LIVES: u64 = 5;
 
+/// Opens a directory on a small disk, so nothing is held back. Waits while it is in use: a database
+/// that was dropped may still be compacting by itself.
 pub(crate) fn open(path: &Path) -> settee_core::Result<Local> {
-    // The disks are small, so nothing is held back.
     let mut options = LocalOptions::default();
     options.store = options.store.reserve(0);
+    for _ in 0..10_000 {
+        match Local::open(path, &options) {
+            Err(error) if error.kind() == ErrorKind::ServiceUnavailable => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            outcome => return outcome,
+        }
+    }
     Local::open(path, &options)
 }
 
