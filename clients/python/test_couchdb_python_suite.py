@@ -4,20 +4,10 @@ A test that is known not to pass is named below with the reason; if it passes af
 failure too, so that the list stays true.
 """
 
-import os
 import unittest
-from urllib.parse import quote, urlsplit
 
-url = urlsplit(os.environ["SETTEE_URL"])
-name, password = quote(os.environ["SETTEE_NAME"]), quote(os.environ["SETTEE_PASSWORD"])
-# The suite takes its server from here, and nothing else.
-os.environ["COUCHDB_URL"] = f"{url.scheme}://{name}:{password}@{url.netloc}/"
-
-from couchdb import client as couchdb_client  # noqa: E402  (reads the environment when imported)
-
-couchdb_client.DEFAULT_BASE_URL = os.environ["COUCHDB_URL"]
-
-from couchdb.tests import client, couch_tests, design, mapping  # noqa: E402
+import server  # noqa: F401  (names the server before couchdb is imported)
+from couchdb.tests import client, couch_tests, design, mapping
 
 NO_VIEWS = "views are not there yet"
 NO_FIND = "_find and _index are not there yet"
