@@ -4,6 +4,7 @@
 //! - `conformance`: the list in the testkit, on memory and on disk.
 //! - `design`: shows, lists, updates, rewrites, filters and validation.
 //! - `couch`: what is particular to `Couch` and the embedded engine: directories, handles, ids.
+//! - `remote`: the HTTP client, against our own server, hostile ones and broken lines.
 //! - `random`: random operations, compared with the testkit's model.
 //! - `script`: the script engine: what functions can do, and what they cannot.
 
@@ -15,5 +16,7 @@ mod couch;
 #[cfg(feature = "js")]
 mod design;
 mod random;
+#[cfg(feature = "remote")]
+mod remote;
 #[cfg(feature = "js")]
 mod script;
