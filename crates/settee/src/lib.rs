@@ -92,3 +92,8 @@ pub mod prelude {
     pub use crate::{Couch, Database, Document, Error, IntoDocument, Result};
     pub use futures_util::{StreamExt, TryStreamExt};
 }
+
+/// The examples of the README, so that they stay true.
+#[cfg(all(doctest, feature = "blocking"))]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

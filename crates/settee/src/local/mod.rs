@@ -14,6 +14,7 @@ mod changes;
 mod check;
 mod codec;
 mod databases;
+mod fuzzing;
 mod listings;
 mod maintenance;
 mod read;
@@ -22,6 +23,8 @@ mod write;
 
 pub use check::{CheckReport, check};
 pub use databases::{Local, LocalOptions};
+#[doc(hidden)]
+pub use fuzzing::decode_row;
 
 use settee_core::{Error, ErrorKind};
 use settee_store::StoreError;
