@@ -167,8 +167,7 @@ impl Wish {
             return Err(Error::bad_request("Replication through proxies is not supported."));
         }
         let mut replication = Replication::new(source.adapter.clone(), target.adapter.clone())
-            .filter(self.filter()?)
-            .retry(self.continuous);
+            .filter(self.filter()?);
         if self.continuous {
             replication = replication.live();
         }
