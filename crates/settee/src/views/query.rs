@@ -196,15 +196,14 @@ pub(crate) fn answer(
     }
     let total = tree.len()?;
     // The offset is that of the first row there is.
-    let mut range = 0..0;
+    let (mut range, mut before) = (0..0, 0);
     for (low, high) in ranges.by_ref() {
         range = tree.rank(&low)?..tree.rank(&high)?;
-        range.end = range.end.max(range.start);
+        before = if plan.options.descending { total - range.end } else { range.start };
         if !range.is_empty() {
             break;
         }
     }
-    let before = if plan.options.descending { total - range.end } else { range.start };
     let listing = Listing {
         tree,
         snapshot,
@@ -247,7 +246,7 @@ fn batches<S>(
 
 /// Takes the first `count` off a range in the direction of reading.
 fn take(range: &mut Range<u64>, count: u64, descending: bool) -> Range<u64> {
-    let count = count.min(range.end - range.start);
+    let count = count.min(range.end.saturating_sub(range.start));
     match descending {
         false => {
             let taken = range.start..range.start + count;

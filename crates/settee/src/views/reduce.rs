@@ -5,7 +5,7 @@
 //! that a query returns.
 
 use super::distinct::Distinct;
-use super::node::{Child, Node, Row};
+use super::node::{Child, Node, Place, Row};
 use super::number::Number;
 use crate::local::codec::{Reader, put_bytes, put_uint};
 use bytes::Bytes;
@@ -120,7 +120,7 @@ enum State<'r> {
     /// The values, by their bytes in collation order.
     Rank(usize, BTreeMap<Vec<u8>, Bytes>),
     /// The place and the value of the first or last row.
-    End(Option<(Vec<u8>, Bytes)>),
+    End(Option<(Vec<u8>, u64, Bytes)>),
     Function {
         function: &'r Arc<dyn ReduceFunction>,
         rows: Vec<ReduceRow>,
@@ -146,7 +146,7 @@ impl Accumulator<'_> {
                     _ => to - 1,
                 };
                 let row = leaf.row(end)?;
-                self.end(row.sort, leaf.share(row.value));
+                self.end((row.sort, row.n), leaf.share(row.value));
             }
             _ => {
                 for i in from..to {
@@ -198,8 +198,8 @@ impl Accumulator<'_> {
                 }
             }
             State::End(_) => {
-                let sort = reader.bytes()?;
-                self.end(sort, node.share(reader.0));
+                let place = (reader.bytes()?, reader.uint()?);
+                self.end(place, node.share(reader.0));
             }
             State::Function { values, error, .. } => match reader.byte()? {
                 GOOD => values.push(node.share(reader.0)),
@@ -226,15 +226,15 @@ impl Accumulator<'_> {
         }
     }
 
-    fn end(&mut self, sort: &[u8], value: Bytes) {
+    fn end(&mut self, place: Place<'_>, value: Bytes) {
         let State::End(end) = &mut self.state else { return };
         let better = match (&end, self.reducer) {
             (None, _) => true,
-            (Some((known, _)), Reducer::First) => sort < known.as_slice(),
-            (Some((known, _)), _) => sort >= known.as_slice(),
+            (Some((sort, n, _)), Reducer::First) => place < (sort, *n),
+            (Some((sort, n, _)), _) => place > (sort, *n),
         };
         if better {
-            *end = Some((sort.to_vec(), value));
+            *end = Some((place.0.to_vec(), place.1, value));
         }
     }
 
@@ -258,8 +258,9 @@ impl Accumulator<'_> {
             State::Distinct(distinct) => distinct.encode(&mut out),
             State::Rank(_, values) => values.values().for_each(|value| put_bytes(&mut out, value)),
             State::End(end) => {
-                if let Some((sort, value)) = end {
+                if let Some((sort, n, value)) = end {
                     put_bytes(&mut out, &sort);
+                    put_uint(&mut out, n);
                     out.extend_from_slice(&value);
                 }
             }
@@ -315,7 +316,7 @@ impl Accumulator<'_> {
                 Reducer::Top(_) => list(&mut values.values().rev()),
                 _ => list(&mut values.values()),
             }),
-            State::End(end) => Ok(end.map_or(Bytes::from_static(b"[]"), |(_, value)| value)),
+            State::End(end) => Ok(end.map_or(Bytes::from_static(b"[]"), |(.., value)| value)),
             State::Function { function, rows, values, error } => {
                 error.map_or_else(|| call(function, &rows, values), Err)
             }
