@@ -61,9 +61,9 @@ test('bulk reads and writes answer one by one', async () => {
 test('attachments keep their bytes', async () => {
   const bytes = Buffer.from(Array.from({ length: 300_000 }, (_, n) => (n * 7) % 256));
   await remote.putAttachment('doc', 'a/b c.bin', bytes, 'application/octet-stream');
-  assert.deepEqual(await remote.getAttachment('doc', 'a/b c.bin'), bytes);
+  assert.ok(bytes.equals(await remote.getAttachment('doc', 'a/b c.bin')));
   const doc = await remote.get('doc', { attachments: true, binary: true });
-  assert.deepEqual(doc._attachments['a/b c.bin'].data, bytes);
+  assert.ok(bytes.equals(doc._attachments['a/b c.bin'].data));
   await remote.removeAttachment('doc', 'a/b c.bin', doc._rev);
   await assert.rejects(remote.getAttachment('doc', 'a/b c.bin'), { status: 404 });
 });

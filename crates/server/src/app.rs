@@ -27,11 +27,7 @@ pub(crate) struct App {
 }
 
 impl App {
-    pub(crate) fn new(
-        host: Arc<dyn Host>,
-        config: Config,
-        users: Option<Arc<dyn UserStore>>,
-    ) -> App {
+    pub(crate) fn new(host: Arc<dyn Host>, config: Config, users: Arc<dyn UserStore>) -> App {
         App {
             host,
             auth: Authenticator::new(users),

@@ -50,6 +50,7 @@ pub(crate) struct Call {
     pub(crate) body: Incoming,
     id: String,
     params: Vec<(&'static str, String)>,
+    route: &'static str,
     user: OnceLock<User>,
 }
 
@@ -57,6 +58,11 @@ impl Call {
     /// A parameter of the route, decoded; empty if the route has no such parameter.
     pub(crate) fn param(&self, name: &str) -> &str {
         self.params.iter().find(|param| param.0 == name).map_or("", |param| &param.1)
+    }
+
+    /// The route's path, as the table has it.
+    pub(crate) fn route(&self) -> &'static str {
+        self.route
     }
 
     /// Who is asking.
@@ -150,6 +156,7 @@ pub(crate) async fn handle(app: Arc<App>, request: Request<Body>) -> Response {
         body: Incoming::new(body, &parts.headers),
         id: request_id(&parts.headers),
         params: Vec::new(),
+        route: "",
         user: OnceLock::new(),
         app,
         live,
@@ -183,8 +190,8 @@ async fn answer(mut call: Call) -> (Arc<Call>, Result<Response>) {
         Err(error) => return (Arc::new(call), Err(error)),
     };
     match app.routes.find(&segments, &call.method) {
-        Found::Endpoint(endpoint, params) => {
-            call.params = params;
+        Found::Endpoint { endpoint, route, params } => {
+            (call.route, call.params) = (route, params);
             let call = Arc::new(call);
             let outcome = endpoint.run(call.clone()).await;
             (call, outcome)
@@ -294,10 +301,11 @@ fn finish(call: &Call, outcome: Result<Response>) -> Response {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("must-revalidate"));
     }
     renew_session(call, headers);
-    if let Some(cors) = &call.live.cors {
-        if call.parts.headers.contains_key(header::ORIGIN) && call.method != Method::OPTIONS {
-            cors.decorate(&call.parts.headers, headers);
-        }
+    if let Some(cors) = &call.live.cors
+        && call.parts.headers.contains_key(header::ORIGIN)
+        && call.method != Method::OPTIONS
+    {
+        cors.decorate(&call.parts.headers, headers);
     }
     call.app.stats.reply(reply.status());
     let mut reply = gzip::maybe_compress(call, reply);

@@ -363,11 +363,11 @@ impl Layers {
         if let Some(path) = &source.file {
             each(&read_toml(path)?, &mut put);
         }
-        if let Some(path) = source.data_dir.as_ref().map(|dir| dir.join(FILE)) {
-            if path.exists() {
-                changed = read_toml(&path)?;
-                each(&changed, &mut put);
-            }
+        if let Some(path) = source.data_dir.as_ref().map(|dir| dir.join(FILE))
+            && path.exists()
+        {
+            changed = read_toml(&path)?;
+            each(&changed, &mut put);
         }
         for (section, key, value) in &source.overrides {
             put(section, key, value);

@@ -18,10 +18,10 @@ pub(crate) fn reply(call: &Call, error: &Error) -> Response {
     }
     let text = serde_json::to_vec(&body).unwrap_or_default();
     let mut reply = reply::json_text(status, text);
-    if error.kind() == ErrorKind::Unauthorized {
-        if let Some(challenge) = challenge(call) {
-            reply.headers_mut().insert(WWW_AUTHENTICATE, challenge);
-        }
+    if error.kind() == ErrorKind::Unauthorized
+        && let Some(challenge) = challenge(call)
+    {
+        reply.headers_mut().insert(WWW_AUTHENTICATE, challenge);
     }
     reply
 }

@@ -1,6 +1,6 @@
-//! CouchDB's HTTP API over any [`Host`](settee::adapter::Host).
+//! CouchDB's HTTP API over any [`Host`].
 //!
-//! A thin translation: [`routes`] says which path goes to which handler and who may call it, a
+//! A thin translation: the module `routes` says which path goes to which handler and who may call it, a
 //! handler turns the request into a call on [`Adapter`](settee::adapter::Adapter) and the result
 //! into CouchDB's JSON. A write goes from its row in the table to one function and from there to the
 //! adapter; nothing lies between.
@@ -26,6 +26,7 @@ mod reply;
 mod routes;
 mod stats;
 mod tasks;
+mod users;
 
 pub use auth::access::Level;
 pub use auth::password::{PasswordHash, Prf};
@@ -52,14 +53,16 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server with its configuration. Users are the server admins of the configuration.
+    /// A server with its configuration. Users are the server admins of the configuration, and those
+    /// that the database `_users` holds.
     pub fn new(host: Arc<dyn Host>, config: Config) -> Server {
-        Server { app: Arc::new(App::new(host, config, None)), tls: None }
+        let users = Arc::new(users::Users::new(host.clone()));
+        Server::with_users(host, config, users)
     }
 
-    /// A server that also knows the users of a store.
+    /// A server whose users, but for the server admins, are kept elsewhere.
     pub fn with_users(host: Arc<dyn Host>, config: Config, users: Arc<dyn UserStore>) -> Server {
-        Server { app: Arc::new(App::new(host, config, Some(users))), tls: None }
+        Server { app: Arc::new(App::new(host, config, users)), tls: None }
     }
 
     /// The same server, over TLS.

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use settee::adapter::Host;
+use settee_core::{Error, Result};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -18,11 +19,16 @@ impl Tasks {
         self.lock().insert(database.to_owned(), now());
     }
 
-    /// Those that are under way; the others are forgotten.
-    pub(crate) async fn list(&self, host: &dyn Host) -> Vec<Value> {
+    /// Everything that is under way. Compactions that have ended are forgotten.
+    pub(crate) async fn list(&self, host: &dyn Host) -> Result<Vec<Value>> {
+        let mut tasks = Vec::new();
+        for task in host.active_tasks().await? {
+            let mut task = serde_json::to_value(task).map_err(Error::internal)?;
+            task["node"] = crate::routes::node::NAME.into();
+            tasks.push(task);
+        }
         let started: Vec<(String, u64)> =
             self.lock().iter().map(|(name, since)| (name.clone(), *since)).collect();
-        let mut tasks = Vec::new();
         for (database, since) in started {
             let info = match host.database(&database) {
                 Ok(database) => database.info().await.ok(),
@@ -41,7 +47,7 @@ impl Tasks {
                 self.lock().remove(&database);
             }
         }
-        tasks
+        Ok(tasks)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, u64>> {

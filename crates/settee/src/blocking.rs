@@ -30,8 +30,8 @@ use futures_executor::{BlockingStream, block_on, block_on_stream};
 use settee_core::options::{AttachmentOptions, BulkGetItem, Filter, GetOptions, OpenRevs};
 use settee_core::selector::Selector;
 use settee_core::wire::{
-    Change, DatabaseInfo, DocRow, MissingRevs, Purged, RevResult, RevsByDoc, Saved, Security, Seq,
-    WriteResult,
+    ActiveTask, Change, DatabaseInfo, DocRow, MissingRevs, Purged, RevResult, RevsByDoc, Saved,
+    Security, Seq, WriteResult,
 };
 use settee_core::{Digest, Document, Result, Rev};
 use std::collections::BTreeMap;
@@ -100,6 +100,7 @@ impl Couch {
         all_dbs_with(options: &AllDbsOptions) -> Vec<String>;
         len() -> usize;
         is_empty() -> bool;
+        active_tasks() -> Vec<ActiveTask>;
         uuids(count: usize) -> Vec<String>;
         uuid() -> String;
         events() -> Iter<DbUpdate>, Iter::new;

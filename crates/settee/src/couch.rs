@@ -4,6 +4,7 @@ use crate::adapter::{AllDbsOptions, DbUpdate, Host};
 use crate::database::Database;
 use crate::local::{Local, LocalOptions};
 use futures_core::stream::BoxStream;
+use settee_core::wire::ActiveTask;
 use settee_core::{Error, ErrorKind, Result};
 use std::collections::VecDeque;
 use std::fmt;
@@ -201,6 +202,11 @@ impl Couch {
     pub async fn is_empty(&self) -> Result<bool> {
         let one = AllDbsOptions { limit: Some(1), ..Default::default() };
         Ok(self.all_dbs_with(&one).await?.is_empty())
+    }
+
+    /// What is going on that no request waits for: `GET /_active_tasks`.
+    pub async fn active_tasks(&self) -> Result<Vec<ActiveTask>> {
+        self.host().active_tasks().await
     }
 
     /// Fresh document ids, in ascending order: `GET /_uuids`.

@@ -52,9 +52,11 @@
 //! | feature | default | what it adds |
 //! |---|---|---|
 //! | `blocking` | no | `settee::blocking`, the whole API without `async` |
+//! | `js` | no | functions of design documents in JavaScript: needs a C compiler |
 
 pub mod adapter;
 pub mod local;
+pub mod script;
 
 mod all_docs;
 #[cfg(feature = "blocking")]

@@ -20,8 +20,8 @@ const DATA_DIR: &str = "settee-data";
 
 /// Serve databases over HTTP.
 ///
-/// What flags do not say, settee.toml may: its sections and keys are CouchDB's, for example
-/// [chttpd] with port, [admins] with names and passwords, [cors] with origins.
+/// What flags do not say, settee.toml may: its sections and keys are CouchDB's, for example port in
+/// the section chttpd, names and passwords in admins, origins in cors.
 #[derive(clap::Args)]
 pub(crate) struct Serve {
     /// The directory of databases [default: settee-data].

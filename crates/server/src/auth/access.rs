@@ -3,6 +3,8 @@
 
 use crate::auth::{METRICS_ROLE, User};
 use crate::call::Call;
+use crate::users;
+use axum::http::Method;
 use settee::adapter::{Adapter, ByteStream, Parts};
 use settee_core::options::{AttachmentHead, WriteOptions};
 use settee_core::wire::{DocError, Principals, Saved, Security, WriteResult};
@@ -125,7 +127,11 @@ impl Access for Member {
             false => {
                 let security = adapter.security().await?;
                 let is_admin = is_database_admin(user, &security);
-                if !is_admin && !is_member(user, &security) {
+                let may_enter = match call.param("db") {
+                    users::DATABASE => is_admin || enters_users(call, &security)?,
+                    _ => is_admin || is_member(user, &security),
+                };
+                if !may_enter {
                     return Err(match user.name {
                         None => unauthorized("You are not authorized to access this db."),
                         Some(_) => forbidden("You are not allowed to access this db."),
@@ -148,11 +154,11 @@ impl Member {
     /// [`Adapter::put`].
     pub(crate) async fn put(
         &self,
-        doc: Document,
+        mut doc: Document,
         parts: Option<Parts>,
         options: &WriteOptions,
     ) -> Result<Saved> {
-        self.check_id(doc.id.as_deref().unwrap_or_default())?;
+        self.check(&mut doc).await?;
         let saved = self.adapter.put(doc, parts, options).await?;
         self.call.app.stats.document_writes(1);
         Ok(saved)
@@ -165,10 +171,10 @@ impl Member {
         options: &WriteOptions,
     ) -> Result<Vec<WriteResult>> {
         let mut refused = Vec::new();
-        if !self.is_admin {
+        if !self.is_admin || self.is_users() {
             let all = std::mem::take(&mut docs);
-            for (index, doc) in all.into_iter().enumerate() {
-                match self.check_id(doc.id.as_deref().unwrap_or_default()) {
+            for (index, mut doc) in all.into_iter().enumerate() {
+                match self.check(&mut doc).await {
                     Ok(()) => docs.push(doc),
                     Err(error) => {
                         let id = doc.id.unwrap_or_default();
@@ -216,6 +222,21 @@ impl Member {
         let saved = self.adapter.delete_attachment(id, name, rev).await?;
         self.call.app.stats.document_writes(1);
         Ok(saved)
+    }
+
+    /// Whether this is the database of users.
+    fn is_users(&self) -> bool {
+        self.adapter.name() == users::DATABASE
+    }
+
+    /// Whether the document may be written; in the database of users, what of it.
+    async fn check(&self, doc: &mut Document) -> Result<()> {
+        self.check_id(doc.id.as_deref().unwrap_or_default())?;
+        if !self.is_users() {
+            return Ok(());
+        }
+        let (live, user) = (&self.call.live, self.call.user());
+        users::before_write(&self.adapter, live, user, self.is_admin, doc).await
     }
 
     /// Design documents hold code, so only admins write them.
@@ -289,6 +310,26 @@ fn is_database_admin(user: &User, security: &Security) -> bool {
 fn is_member(user: &User, security: &Security) -> bool {
     let members = &security.members;
     (members.names.is_empty() && members.roles.is_empty()) || names(user, members)
+}
+
+/// Whether somebody who is no admin may enter the database of users, for this request: for their own
+/// document, and if the database is open to them, to see that it is there or to register.
+fn enters_users(call: &Call, security: &Security) -> Result<bool> {
+    let (user, id) = (call.user(), call.param("id"));
+    if user.name.as_deref().is_some_and(|name| users::doc_id(name) == id) {
+        return Ok(call.param("name").is_empty());
+    }
+    if !is_member(user, security) {
+        return Ok(false);
+    }
+    let registers = call.method == Method::PUT && users::is_doc_id(id) && user.name.is_none();
+    match call.route() {
+        "/{db}" if call.method == Method::GET => Ok(true),
+        "/{db}/{id}" if registers => Ok(true),
+        // Others' documents are not seen, and so not there.
+        "/{db}/{id}" => Err(Error::missing()),
+        _ => Err(unauthorized("You are not a server admin.")),
+    }
 }
 
 fn names(user: &User, principals: &Principals) -> bool {

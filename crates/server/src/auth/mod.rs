@@ -69,7 +69,7 @@ pub trait UserStore: Send + Sync + 'static {
 
 /// Checks credentials.
 pub(crate) struct Authenticator {
-    users: Option<Arc<dyn UserStore>>,
+    users: Arc<dyn UserStore>,
     /// Passwords that were right a moment ago.
     verified: Verified,
     lockout: Lockout,
@@ -78,7 +78,7 @@ pub(crate) struct Authenticator {
 }
 
 impl Authenticator {
-    pub(crate) fn new(users: Option<Arc<dyn UserStore>>) -> Authenticator {
+    pub(crate) fn new(users: Arc<dyn UserStore>) -> Authenticator {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Authenticator {
             users,
@@ -100,10 +100,10 @@ impl Authenticator {
         headers: &HeaderMap,
         peer: Option<IpAddr>,
     ) -> Result<User> {
-        if let Some(cookie) = session::cookie(headers) {
-            if let Some(user) = self.by_cookie(live, &cookie).await? {
-                return Ok(user);
-            }
+        if let Some(cookie) = session::cookie(headers)
+            && let Some(user) = self.by_cookie(live, &cookie).await?
+        {
+            return Ok(user);
         }
         match basic(headers)? {
             Some((name, password)) => {
@@ -178,8 +178,7 @@ impl Authenticator {
             let roles = vec![ADMIN_ROLE.to_owned()];
             return Ok(Some(StoredUser { password: password.clone(), roles }));
         }
-        let Some(users) = &self.users else { return Ok(None) };
-        let mut found = users.find(name).await?;
+        let mut found = self.users.find(name).await?;
         if let Some(user) = &mut found {
             // Whatever a user document says, it makes nobody a server admin.
             user.roles.retain(|role| role == METRICS_ROLE || !role.starts_with('_'));

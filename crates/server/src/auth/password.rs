@@ -140,6 +140,14 @@ impl PasswordHash {
         &self.salt
     }
 
+    /// What a user document keeps of a PBKDF2 hash: the hash within, the rounds, and the key in hex.
+    pub(crate) fn parts(&self) -> Option<(&'static str, u32, String)> {
+        match self.scheme {
+            Scheme::Pbkdf2(prf, rounds) => Some((prf.name(), rounds, hex(&self.expected))),
+            Scheme::Plain | Scheme::Simple => None,
+        }
+    }
+
     /// Whether this is the password. Takes the same time either way.
     pub fn verify(&self, password: &str) -> bool {
         let given = match self.scheme {
@@ -193,7 +201,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
-    if text.is_empty() || text.len() % 2 != 0 {
+    if text.is_empty() || !text.len().is_multiple_of(2) {
         return None;
     }
     let digit = |c: u8| char::from(c).to_digit(16);

@@ -81,7 +81,10 @@ fn set_cookie(live: &Live, value: &str, secure: bool) -> Option<HeaderValue> {
     if value.is_empty() {
         text.push_str("; Max-Age=0");
     } else if live.auth("allow_persistent_cookies") != Some("false") {
-        text.push_str(&format!("; Max-Age={}", live.session_timeout.as_secs()));
+        // Some clients' cookie jars know only the one, some only the other.
+        let expires = httpdate::fmt_http_date(SystemTime::now() + live.session_timeout);
+        let age = live.session_timeout.as_secs();
+        text.push_str(&format!("; Expires={expires}; Max-Age={age}"));
     }
     if secure {
         text.push_str("; Secure");

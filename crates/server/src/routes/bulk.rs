@@ -154,7 +154,7 @@ async fn collect(
 /// The reply in parts, one for each revision.
 async fn read_parts(
     member: &Member,
-    entries: Vec<std::result::Result<BulkGetItem, DocError>>,
+    mut entries: Vec<std::result::Result<BulkGetItem, DocError>>,
     options: GetOptions,
     kind: &str,
 ) -> Result<Response> {
@@ -163,10 +163,9 @@ async fn read_parts(
         .iter()
         .map(|entry| entry.as_ref().map(|item| item.atts_since.clone()).unwrap_or_default())
         .collect();
-    let entries = entries
-        .into_iter()
-        .map(|entry| entry.map(|item| BulkGetItem { atts_since: Vec::new(), ..item }))
-        .collect();
+    for item in entries.iter_mut().flatten() {
+        item.atts_since.clear();
+    }
     let any_since = sinces.iter().any(|since| !since.is_empty());
     let mut alone = related::without_content(&options);
     alone.revs |= any_since;

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use settee::adapter::{ChangesBatch, ChangesStream};
 use settee_core::document::WriteJson;
 use settee_core::options::{Filter, GetOptions};
+use settee_core::selector::Selector;
 use settee_core::wire::Seq;
 use settee_core::{Error, ErrorKind, Result};
 use std::sync::Arc;
@@ -48,10 +49,10 @@ async fn answer(member: &Member, call: &Call, body: Map<String, Value>) -> Resul
         }
         _ => None,
     };
-    if let Some(etag) = &etag {
-        if reply::matches_etag(call.header(header::IF_NONE_MATCH), etag) {
-            return reply::not_modified(etag);
-        }
+    if let Some(etag) = &etag
+        && reply::matches_etag(call.header(header::IF_NONE_MATCH), etag)
+    {
+        return reply::not_modified(etag);
     }
     let patience =
         Patience::of(query.feed, query.heartbeat, query.timeout, call.live.changes_timeout);
@@ -95,7 +96,7 @@ async fn filter(
         "_design" => Ok(Filter::Design),
         "_selector" => match body.get("selector") {
             None => Err(Error::bad_request("Selector must be specified in POST payload")),
-            Some(_) => Err(not_yet("Filtering changes by selector")),
+            Some(selector) => Ok(Filter::Selector(Arc::new(Selector::parse(selector)?))),
         },
         "_view" => {
             let Some(view) = call.query.get("view").filter(|view| !view.is_empty()) else {
@@ -158,7 +159,7 @@ impl Source for Changes {
     fn write(&mut self, batch: ChangesBatch, rows: &mut RowWriter) -> bool {
         for change in &batch.changes {
             self.count += 1;
-            let hide_seq = self.count % self.seq_interval != 0;
+            let hide_seq = !self.count.is_multiple_of(self.seq_interval);
             let json = |out: &mut Vec<u8>| {
                 let start = out.len();
                 change.write_json(out, self.include_docs, &self.write);

@@ -69,10 +69,10 @@ async fn one(
         && meta.conflicts.is_empty()
         && meta.deleted_conflicts.is_empty();
     let etag = doc.rev.as_ref().filter(|_| is_plain).map(reply::etag);
-    if let Some(etag) = &etag {
-        if reply::matches_etag(call.header(header::IF_NONE_MATCH), etag) {
-            return reply::not_modified(etag);
-        }
+    if let Some(etag) = &etag
+        && reply::matches_etag(call.header(header::IF_NONE_MATCH), etag)
+    {
+        return reply::not_modified(etag);
     }
     let reply = if in_parts && related::has_parts(&doc) {
         let boundary = multipart::new_boundary();

@@ -360,7 +360,11 @@ impl Route {
 
 /// What a path and a method lead to.
 pub(crate) enum Found<'a> {
-    Endpoint(&'a Endpoint, Vec<(&'static str, String)>),
+    Endpoint {
+        endpoint: &'a Endpoint,
+        route: &'static str,
+        params: Vec<(&'static str, String)>,
+    },
     /// The path is there, but not with this method; these are.
     OtherMethods(&'static str),
     Nothing,
@@ -379,7 +383,7 @@ impl Routes {
         let matching = candidates.filter_map(|route| Some((route, route.matches(path)?)));
         let Some((route, params)) = matching.into_iter().next() else { return Found::Nothing };
         match route.endpoints.iter().find(|endpoint| endpoint.method == *method) {
-            Some(endpoint) => Found::Endpoint(endpoint, params),
+            Some(endpoint) => Found::Endpoint { endpoint, route: route.path, params },
             None => Found::OtherMethods(route.allow),
         }
     }

@@ -144,8 +144,8 @@ pub(super) async fn restart(_: ServerAdmin, call: Arc<Call>) -> Result<Response>
 pub(super) async fn stats(_: Metrics, call: Arc<Call>) -> Result<Response> {
     check_node(&call)?;
     let stats = call.app.stats.to_json();
-    let path = call.param("path").split('/').filter(|name| !name.is_empty());
-    let found = path.fold(Some(&stats), |stats, name| stats?.get(name));
+    let mut path = call.param("path").split('/').filter(|name| !name.is_empty());
+    let found = path.try_fold(&stats, |stats, name| stats.get(name));
     reply::ok_json(found.ok_or_else(Error::missing)?)
 }
 

@@ -119,25 +119,3 @@ async fn only_these_need_no_rights() {
     ];
     assert_eq!(open, expected);
 }
-
-/// Names and roles of a security object, against who asks.
-#[tokio::test]
-async fn members_and_admins_are_who_the_security_object_names() {
-    let site = Site::start().await;
-    let root = site.with_db().await;
-    let anna = async |status: u16| {
-        // Another server admin is the only other user there is without a store of users; what a
-        // security object does to others is seen by nobody.
-        let reply = site.anyone().get("/db").send().await;
-        assert_eq!(reply.status, status);
-    };
-    anna(401).await;
-    let named = r#"{"admins":{"names":["anna"]},"members":{"names":["bert"]}}"#;
-    root.put("/db/_security").json(named).send().await;
-    anna(401).await;
-    // Admins alone do not make a database private.
-    root.put("/db/_security").json(r#"{"admins":{"names":["anna"]}}"#).send().await;
-    anna(200).await;
-    root.put("/db/_security").json(r#"{"members":{"roles":["r"]}}"#).send().await;
-    anna(401).await;
-}

@@ -78,6 +78,10 @@ async fn changes_are_filtered() {
     let reply = root.get("/db/_changes?filter=_doc_ids&doc_ids=[%22b%22]").send().await;
     assert_eq!(count(reply), 1);
     assert_eq!(count(root.get("/db/_changes?filter=_design").send().await), 1);
+    let reply = root.post("/db/_changes?filter=_selector");
+    assert_eq!(count(reply.json(r#"{"selector":{"_id":"b"}}"#).send().await), 1);
+    let reply = root.post("/db/_changes?filter=_selector");
+    assert_eq!(reply.json(r#"{"selector":{"$nope":1}}"#).send().await.status, 400);
     assert_eq!(count(root.post("/db/_changes").json("{}").send().await), 3);
     assert_eq!(count(root.post("/db/_changes").json("").send().await), 3);
     assert_eq!(root.post("/db/_changes").body("{}").send().await.status, 415);

@@ -2,6 +2,8 @@
 //! gives them. One module per chapter of the API; `hostile` has what nobody should send, `access`
 //! walks the route table.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
 mod access;
 mod attachments;
 mod bulk;
@@ -14,6 +16,7 @@ mod documents;
 mod hostile;
 mod server;
 mod sessions;
+mod users;
 
 use client::{Client, Reply};
 use serde_json::Value;

@@ -87,7 +87,7 @@ async fn a_login_leads_on_but_never_away() {
 
 #[tokio::test]
 async fn sessions_are_signed_timed_and_tied_to_the_password() {
-    let site = Site::with(&[("chttpd_auth", "timeout", "2")]).await;
+    let site = Site::with(&[("chttpd_auth", "timeout", "6")]).await;
     let login = r#"{"name":"root","password":"secret"}"#;
     let reply = site.anyone().post("/_session").json(login).send().await;
     let good = cookie(&reply);
@@ -96,13 +96,9 @@ async fn sessions_are_signed_timed_and_tied_to_the_password() {
         client.value("/_session").await["userCtx"]["name"].clone()
     };
     assert_eq!(name(&good).await, "root");
-    let mut forged = good.clone();
-    let last = forged.pop().unwrap();
-    forged.push(if last == 'A' { 'B' } else { 'A' });
     let half = &good[..good.len() - 10];
     assert_eq!(name(half).await, value!(null));
-    // The last letter may hold bits that are no part of the signature.
-    let mut forged: Vec<char> = forged.chars().collect();
+    let mut forged: Vec<char> = good.chars().collect();
     let at = forged.len() - 10;
     forged[at] = if forged[at] == 'A' { 'B' } else { 'A' };
     let forged: String = forged.into_iter().collect();
@@ -113,11 +109,11 @@ async fn sessions_are_signed_timed_and_tied_to_the_password() {
         assert_error(&reply, 400, "bad_request", reason);
     }
     // Past its first tenth, a session is renewed.
-    tokio::time::sleep(Duration::from_millis(1100)).await;
+    tokio::time::sleep(Duration::from_millis(2000)).await;
     let reply = site.anyone().cookie(&good).get("/").send().await;
     let renewed = cookie(&reply);
     assert_ne!(renewed, good);
-    tokio::time::sleep(Duration::from_millis(1100)).await;
+    tokio::time::sleep(Duration::from_millis(4200)).await;
     assert_eq!(name(&good).await, value!(null), "the first session has ended");
     assert_eq!(name(&renewed).await, "root");
 

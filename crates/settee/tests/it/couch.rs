@@ -101,6 +101,27 @@ fn everything_is_there_after_reopening() {
     assert_eq!(settee::local::check(dir.path()).unwrap().problems, Vec::<String>::new());
 }
 
+/// CouchDB refuses the whole request for a stub that stands for nothing.
+#[test]
+fn one_bad_document_does_not_hold_up_the_others() {
+    block_on(async {
+        let db = Couch::memory().unwrap().create("a").await.unwrap();
+        let docs = [
+            json!({"_id": "a"}),
+            json!({"_id": "b", "_attachments": {"a.txt": {"stub": true}}}),
+            json!({"_id": "c", "_rev": "1-x"}),
+            json!({"_id": "d"}),
+        ];
+        let results = db.bulk_docs(docs, true).await.unwrap();
+        let told: Vec<_> = results
+            .iter()
+            .map(|result| result.as_ref().map_or_else(|failed| failed.error.name(), |_| "ok"))
+            .collect();
+        assert_eq!(told, ["ok", "missing_stub", "conflict", "ok"]);
+        assert_eq!(db.len().await.unwrap(), 2);
+    });
+}
+
 /// A host that counts how often it is asked for ids.
 #[derive(Debug)]
 struct Counting(Local, Arc<AtomicUsize>);

@@ -106,6 +106,62 @@ fn sequence(seed: u64, dir: Option<&Path>) {
     assert_eq!(place.local.check().unwrap().problems, Vec::<String>::new());
 }
 
+/// Readers and writers on threads of their own, with compactions and purges between them.
+#[test]
+fn concurrent_writers_lose_nothing() {
+    const WRITERS: u64 = 6;
+    const EDITS: u64 = 60;
+    let dir = tempfile::tempdir().unwrap();
+    let place = Place::new(Some(dir.path()));
+    let db = place.db("shared");
+    block_on(db.create()).unwrap();
+    let ids = ["a", "b", "c"];
+    for id in ids {
+        block_on(db.put(serde_json::json!({"_id": id, "n": 0}))).unwrap();
+    }
+    let count = |doc: &Document| doc.get("n").and_then(|n| n.as_u64()).unwrap();
+    std::thread::scope(|scope| {
+        for writer in 0..WRITERS {
+            let db = &db;
+            scope.spawn(move || {
+                for edit in 0..EDITS {
+                    let id = ids[((writer + edit) % 3) as usize];
+                    let add = |doc: &mut Document| doc.set("n", count(doc) + 1);
+                    block_on(db.update_with(id, add)).unwrap();
+                    let own = block_on(db.post(serde_json::json!({"own": writer}))).unwrap();
+                    match edit % 3 {
+                        0 => drop(block_on(db.delete((own.id.as_str(), &own.rev))).unwrap()),
+                        1 => drop(block_on(db.purge([(own.id.as_str(), &own.rev)])).unwrap()),
+                        _ => {}
+                    }
+                }
+            });
+        }
+        scope.spawn(|| {
+            for _ in 0..3 {
+                block_on(db.compact()).unwrap();
+                block_on(compacted(&db));
+            }
+        });
+        scope.spawn(|| {
+            for _ in 0..50 {
+                let listing = block_on(db.all_docs().include_docs().fetch()).unwrap();
+                assert!(listing.ids().is_sorted());
+                assert!(listing.rows.iter().all(|row| row.doc.is_some()));
+                block_on(db.changes().include_docs().fetch()).unwrap();
+            }
+        });
+    });
+    let sum: u64 = ids.iter().map(|id| count(&block_on(db.get(id)).unwrap())).sum();
+    assert_eq!(sum, WRITERS * EDITS);
+    let info = block_on(db.info()).unwrap();
+    let thirds = WRITERS * EDITS / 3;
+    assert_eq!((info.doc_count, info.doc_del_count), (3 + thirds, thirds));
+    drop(db);
+    let place = place.reopen();
+    assert_eq!(place.local.check().unwrap().problems, Vec::<String>::new());
+}
+
 #[test]
 fn memory_agrees_with_the_model() {
     sequences(60, |seed| sequence(seed, None));

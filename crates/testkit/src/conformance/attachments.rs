@@ -131,6 +131,12 @@ pub async fn replacing_and_removing_make_new_revisions(place: Place) {
     assert!(db.attachment("a", "a").await.unwrap_err().is_not_found());
 }
 
+pub async fn removing_what_is_not_there_makes_a_new_revision_all_the_same(place: Place) {
+    let (db, mut doc) = with_attachment(&place, "a", b"1").await;
+    let saved = db.delete_attachment(&mut doc, "never").await.unwrap();
+    assert_eq!((saved.rev.pos, read(&db, "a", "a").await), (3, "1".into()));
+}
+
 pub async fn a_document_keeps_its_attachments_by_their_stubs(place: Place) {
     let (db, _) = with_attachment(&place, "a", b"1").await;
     let mut stored = db.get("a").await.unwrap();
@@ -433,4 +439,44 @@ pub async fn attachments_from_elsewhere_keep_their_generation(place: Place) {
     let stub = json!({"x": {"stub": true, "revpos": 1}});
     graft(&db, "a", &["4-d", "3-c", "2-b", "1-a"], false, json!({"_attachments": stub})).await;
     assert_eq!(read(&db, "a", "x").await, "x");
+}
+
+pub async fn a_document_goes_elsewhere_as_it_is_stored(place: Place) {
+    // What a replication does: read the leaves as they are stored, write them as they are.
+    let (from, to) = (place.db().await, place.db().await);
+    let mut doc = doc(json!({"_id": "a", "n": 1}));
+    from.save(&mut doc).await.unwrap();
+    from.put_attachment(&mut doc, "t.txt", "text ".repeat(1000), None).await.unwrap();
+    from.put_attachment(&mut doc, "b.bin", noise(100_000), None).await.unwrap();
+    graft(&from, "a", &["2-x"], false, json!({"_attachments": {"x": {"data": "eA=="}}})).await;
+    let options =
+        GetOptions { revs: true, attachments: true, att_encoding_info: true, ..Default::default() };
+    let items =
+        vec![settee::options::BulkGetItem { id: "a".into(), rev: None, atts_since: vec![] }];
+    let results = from.bulk_get(items, &options).await.unwrap();
+    let results: Vec<_> = results.try_collect().await.unwrap();
+    let leaves = results.into_iter().flat_map(|(_, leaves)| leaves).map(|leaf| match leaf {
+        settee::wire::RevResult::Found(doc) => *doc,
+        settee::wire::RevResult::Missing(error) => panic!("{error:?}"),
+    });
+    let leaves: Vec<_> = leaves.collect();
+    assert_eq!(leaves.len(), 2);
+    let results = to.bulk_docs(leaves, false).await.unwrap();
+    assert!(results.iter().all(Result::is_ok));
+
+    let options = GetOptions { conflicts: true, att_encoding_info: true, ..Default::default() };
+    let (sent, came) =
+        (from.get_with("a", &options).await.unwrap(), to.get_with("a", &options).await.unwrap());
+    assert_eq!(came, sent);
+    for name in ["t.txt", "b.bin"] {
+        assert_eq!(read(&to, "a", name).await, read(&from, "a", name).await);
+    }
+    assert_eq!(to.revision_ids("a").await.unwrap(), from.revision_ids("a").await.unwrap());
+    // The same edit on both sides is the same revision.
+    for db in [&from, &to] {
+        let mut stored = db.get("a").await.unwrap();
+        stored.set("n", 2).unwrap();
+        db.save(&mut stored).await.unwrap();
+    }
+    assert_eq!(to.get("a").await.unwrap().rev, from.get("a").await.unwrap().rev);
 }

@@ -64,20 +64,6 @@ pub async fn documents_are_created_changed_and_deleted_together(place: Place) {
     assert_eq!((info.doc_count, info.doc_del_count), (3, 1));
 }
 
-pub async fn one_bad_document_does_not_hold_up_the_others(place: Place) {
-    let db = place.db().await;
-    let mut docs = [
-        doc(json!({"_id": "a"})),
-        doc(json!({"_id": "b", "_attachments": {"a.txt": {"stub": true}}})),
-        doc(json!({"_id": "c", "_rev": "1-x"})),
-        doc(json!({"_id": "d"})),
-    ];
-    let results = db.bulk(&mut docs).await.unwrap();
-    let ok: Vec<_> = results.iter().map(Result::is_ok).collect();
-    assert_eq!(ok, [true, false, false, true]);
-    assert_eq!(db.len().await.unwrap(), 2);
-}
-
 pub async fn a_thousand_documents_are_written_at_once(place: Place) {
     let db = place.db().await;
     let docs =

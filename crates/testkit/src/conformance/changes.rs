@@ -4,6 +4,7 @@
 use super::{Place, doc, fails, graft, rev, revs};
 use crate::time::{sleep, soon, within};
 use futures_util::future::join;
+use rand::Rng;
 use serde_json::json;
 use settee::Changes;
 use settee::adapter::ChangesBatch;
@@ -285,4 +286,45 @@ pub async fn a_purged_document_is_not_told_any_more(place: Place) {
     db.purge([&a]).await.unwrap();
     let all = fetch(db.changes()).await;
     assert_eq!((ids(&all.changes), all.pending), (vec!["b"], 0));
+}
+
+pub async fn who_follows_the_feed_ends_where_the_database_is(place: Place) {
+    let db = place.db().await;
+    let ids = ["a", "b", "c", "d", "e"];
+    let writer = async |n: u64| {
+        let mut random = crate::model::Random::new(n);
+        for step in 0..60 {
+            let id = ids[random.rng().random_range(0..ids.len())];
+            match random.rng().random_range(0..4) {
+                0 => {
+                    let rev = settee::Rev::new(1, random.rng().random()).to_string();
+                    graft(&db, id, &[rev.as_str()], false, json!({"step": step})).await;
+                }
+                // Somebody may have been faster.
+                1 => drop(db.delete_current(id).await),
+                _ => drop(db.upsert(id, json!({"writer": n, "step": step})).await),
+            }
+        }
+    };
+    let follower = async {
+        let mut feed = db.changes().live().await.unwrap();
+        let mut seen = std::collections::BTreeMap::new();
+        while let Some(change) = feed.try_next().await.unwrap() {
+            if change.id == "end" {
+                break;
+            }
+            seen.insert(change.id, (change.revs[0].clone(), change.deleted));
+        }
+        seen
+    };
+    let writers = async {
+        futures_util::future::join_all((0..4).map(writer)).await;
+        db.put(json!({"_id": "end"})).await.unwrap();
+    };
+    let (seen, ()) = soon(join(follower, writers)).await;
+    let rows = db.all_docs().keys(seen.keys().cloned()).fetch().await.unwrap().rows;
+    for row in rows {
+        assert_eq!(seen[&row.id], (row.rev.unwrap(), row.deleted), "{}", row.id);
+    }
+    assert!(ids.iter().all(|id| seen.contains_key(*id)));
 }

@@ -3,6 +3,7 @@
 
 use super::{Place, deleted, doc, fails};
 use crate::time::soon;
+use futures_util::future::{join, join_all};
 use serde_json::json;
 use settee::adapter::{AllDbsOptions, DbUpdateKind};
 use settee::options::{ChangesOptions, GetOptions, OpenRevs, WriteOptions};
@@ -287,4 +288,42 @@ pub async fn every_operation_is_one_of_the_adapter(place: Place) {
     db.put(gone, None, &options).await.unwrap();
     deleted(db.get(&saved.id, &GetOptions::default()).await);
     host.delete(&name).await.unwrap();
+}
+
+pub async fn of_many_who_create_a_database_one_does(place: Place) {
+    let name = place.name("wanted");
+    let created = join_all((0..10).map(|_| place.couch().create(&name))).await;
+    assert_eq!(created.iter().flatten().count(), 1);
+    for refused in created.into_iter().filter(Result::is_err) {
+        fails(refused, 412, "file_exists");
+    }
+    let deleted = join_all((0..10).map(|_| place.couch().delete(&name))).await;
+    assert_eq!(deleted.iter().flatten().count(), 1);
+}
+
+pub async fn a_database_may_be_deleted_under_its_writers(place: Place) {
+    let db = place.db().await;
+    let writer = async |n: u32| {
+        let mut written = 0;
+        // Somebody else may create it again; then this goes on to the end.
+        for step in 0..200 {
+            match db.put(json!({"_id": format!("{n}-{step}")})).await {
+                Ok(_) => written += 1,
+                Err(error) => assert!(error.is_not_found(), "{error:?}"),
+            }
+        }
+        written
+    };
+    let deleter = async {
+        for _ in 0..5 {
+            crate::time::sleep(std::time::Duration::from_millis(5)).await;
+            db.destroy().await.unwrap();
+            db.create().await.unwrap();
+        }
+    };
+    let (written, ()) = join(join_all((0..4).map(writer)), deleter).await;
+    let info = db.info().await.unwrap();
+    assert!(info.doc_count <= written.iter().sum::<u64>());
+    assert_eq!(db.all_docs().fetch().await.unwrap().rows.len() as u64, info.doc_count);
+    assert_eq!(db.changes().fetch().await.unwrap().changes.len() as u64, info.doc_count);
 }

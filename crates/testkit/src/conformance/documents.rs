@@ -2,11 +2,13 @@
 #![allow(missing_docs)] // A case is described by its name.
 
 use super::{Place, conflicts, deleted, doc, fails, missing, rev};
+use crate::time::within;
 use futures_util::future::join_all;
 use serde_json::json;
 use settee::options::GetOptions;
 use settee::prelude::*;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 pub async fn a_document_is_read_as_it_was_written(place: Place) {
     let db = place.db().await;
@@ -385,4 +387,36 @@ pub async fn a_deferred_write_is_visible_at_once_and_kept(place: Place) {
     assert_eq!((doc.id.as_ref(), doc.rev.as_ref()), (Some(&id), None));
     db.commit().await.unwrap();
     assert_eq!(db.get(&id).await.unwrap().get("n"), Some(json!(1)));
+}
+
+pub async fn a_write_that_nobody_waits_for_is_done_or_not_but_never_half(place: Place) {
+    let db = place.db().await;
+    for n in 0..30 {
+        let id = format!("doc-{n}");
+        let mut with = doc(json!({"_id": id, "n": n}));
+        db.save(&mut with).await.unwrap();
+        let body = vec![n as u8; 100_000];
+        {
+            let write = db.put_attachment(&mut with, "x", body.clone(), None);
+            let _ = within(Duration::from_micros(n * 40), write).await;
+        }
+        let stored = db.get(&id).await.unwrap();
+        match stored.rev.as_ref().unwrap().pos {
+            1 => assert!(stored.attachments.is_empty()),
+            2 => {
+                let read = db.attachment(id.as_str(), "x").await.unwrap().bytes().await.unwrap();
+                assert_eq!(read, body);
+            }
+            other => panic!("generation {other}"),
+        }
+    }
+    assert_eq!(db.len().await.unwrap(), 30);
+}
+
+pub async fn nesting_without_end_is_refused(place: Place) {
+    let db = place.db().await;
+    let nested = |depth| format!(r#"{{"_id":"a","x":{}{}}}"#, "[".repeat(depth), "]".repeat(depth));
+    fails(db.put(nested(100_000).as_str()).await, 400, "bad_request");
+    db.put(nested(100).as_str()).await.unwrap();
+    assert_eq!(db.get("a").await.unwrap().body.as_str().len(), 206);
 }

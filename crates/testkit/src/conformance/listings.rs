@@ -136,6 +136,10 @@ pub async fn design_and_local_documents_have_their_own_listings(place: Place) {
     assert_eq!(ids(db.local_docs()).await, ["_local/x", "_local/y"]);
     assert_eq!(ids(db.design_docs().descending().limit(1)).await, ["_design/b"]);
     assert_eq!(ids(db.design_docs().range("_design/b"..)).await, ["_design/b"]);
+    assert_eq!(db.design_docs().fetch().await.unwrap().total_rows, Some(2));
+    let asked = db.design_docs().keys(["_design/b", "_design/never"]).fetch().await.unwrap();
+    let told: Vec<_> = asked.rows.iter().map(|row| row.rev.is_some()).collect();
+    assert_eq!(told, [true, false]);
     let rows = db.local_docs().include_docs().fetch().await.unwrap().rows;
     assert_eq!(rows[0].doc.as_ref().unwrap().get("is"), Some(json!("_local/x")));
     assert_eq!(rows[0].rev.as_ref().unwrap().to_string(), "0-1");

@@ -160,6 +160,7 @@ macro_rules! for_all_cases {
                 an_attachment_must_go_to_the_current_revision,
                 what_is_missing_is_told_apart,
                 replacing_and_removing_make_new_revisions,
+                removing_what_is_not_there_makes_a_new_revision_all_the_same,
                 a_document_keeps_its_attachments_by_their_stubs,
                 a_stub_without_attachment_is_refused,
                 inline_attachments_are_stored_with_the_document,
@@ -178,13 +179,13 @@ macro_rules! for_all_cases {
                 leaves_have_their_own_attachments,
                 equal_contents_go_one_by_one,
                 attachments_from_elsewhere_keep_their_generation,
+                a_document_goes_elsewhere_as_it_is_stored,
             }
             bulk {
                 results_come_in_the_order_of_the_documents,
                 nothing_may_be_written,
                 of_equal_ids_the_first_is_written,
                 documents_are_created_changed_and_deleted_together,
-                one_bad_document_does_not_hold_up_the_others,
                 a_thousand_documents_are_written_at_once,
                 revisions_from_elsewhere_never_conflict,
                 many_revisions_are_read_at_once,
@@ -212,6 +213,7 @@ macro_rules! for_all_cases {
                 a_live_feed_ends_at_its_limit,
                 every_live_feed_sees_every_document,
                 a_purged_document_is_not_told_any_more,
+                who_follows_the_feed_ends_where_the_database_is,
             }
             databases {
                 a_database_exists_from_its_creation_to_its_deletion,
@@ -232,6 +234,8 @@ macro_rules! for_all_cases {
                 what_happened_to_databases_can_be_read_later,
                 a_feed_ends_when_its_database_is_deleted,
                 every_operation_is_one_of_the_adapter,
+                of_many_who_create_a_database_one_does,
+                a_database_may_be_deleted_under_its_writers,
             }
             documents {
                 a_document_is_read_as_it_was_written,
@@ -259,6 +263,8 @@ macro_rules! for_all_cases {
                 a_copy_takes_members_and_attachments_along,
                 several_documents_are_read_in_the_order_asked_for,
                 a_deferred_write_is_visible_at_once_and_kept,
+                a_write_that_nobody_waits_for_is_done_or_not_but_never_half,
+                nesting_without_end_is_refused,
             }
             listings {
                 documents_are_listed_in_the_order_of_their_ids_bytes,
@@ -302,6 +308,7 @@ macro_rules! for_all_cases {
                 all_leaves_can_be_read_at_once,
                 certain_revisions_can_be_read_at_once,
                 the_latest_of_a_revision_are_the_leaves_behind_it,
+                a_revision_asked_for_is_itself_unless_the_latest_is_wanted,
                 what_is_missing_is_told_with_what_it_may_descend_from,
                 the_history_is_remembered_up_to_its_limit,
                 a_forgotten_history_does_not_conflict_with_itself,

@@ -227,6 +227,19 @@ pub async fn the_latest_of_a_revision_are_the_leaves_behind_it(place: Place) {
     assert_eq!(db.get_with("a", &options).await.unwrap().get("is"), Some(json!("x")));
 }
 
+pub async fn a_revision_asked_for_is_itself_unless_the_latest_is_wanted(place: Place) {
+    let db = place.db().await;
+    let first = db.put(json!({"_id": "a", "n": 1})).await.unwrap().rev;
+    db.upsert("a", json!({"n": 2})).await.unwrap();
+    let read = async |latest| {
+        let options = GetOptions { rev: Some(first.clone()), latest, ..Default::default() };
+        db.get_with("a", &options).await.unwrap().get("n")
+    };
+    assert_eq!((read(false).await, read(true).await), (Some(json!(1)), Some(json!(2))));
+    let (found, _) = split(db.open_revs("a", &OpenRevs::Revs(vec![first.clone()])).await.unwrap());
+    assert_eq!(found, [first.to_string()]);
+}
+
 pub async fn what_is_missing_is_told_with_what_it_may_descend_from(place: Place) {
     let db = place.db().await;
     graft(&db, "a", &["2-b", "1-a"], false, json!({})).await;

@@ -1,0 +1,183 @@
+//! The command as people run it: what it prints, what it refuses, how it stops.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use std::io::{BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+
+fn settee() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_settee"));
+    // What the surroundings say must not matter.
+    for name in ["DATA", "BIND", "PORT", "ADMIN", "CONFIG", "TLS_CERT", "TLS_KEY", "LOG"] {
+        command.env_remove(format!("SETTEE_{name}"));
+    }
+    command
+}
+
+fn run(args: &[&str], dir: &Path) -> Output {
+    settee().args(args).current_dir(dir).output().unwrap()
+}
+
+/// Passwords are hashed quickly, for the tests' sake.
+const QUICK: &str = "[chttpd_auth]\niterations = 10\n";
+
+/// A directory to run in.
+fn dir() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("settee.toml"), QUICK).unwrap();
+    dir
+}
+
+/// Asserts that a command failed, and with which words.
+#[track_caller]
+fn assert_fails(output: &Output, code: i32, words: &str) {
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    assert!(text.contains(words), "{text}");
+}
+
+/// A server in the background.
+struct Serving {
+    process: Child,
+    stdout: BufReader<ChildStdout>,
+    port: u16,
+}
+
+impl Serving {
+    fn start(dir: &Path, args: &[&str]) -> Serving {
+        let mut command = settee();
+        command.args(["serve", "--port", "0"]).args(args).current_dir(dir);
+        let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut stdout = BufReader::new(process.stdout.take().unwrap());
+        let line = line(&mut stdout);
+        let address = line.strip_prefix("Settee 0.1.0 is listening on http://127.0.0.1:").unwrap();
+        let port = address.trim_end().strip_suffix('/').unwrap().parse().unwrap();
+        Serving { process, stdout, port }
+    }
+
+    /// The status of a request.
+    fn status(&self, method: &str, path: &str, login: &str) -> u16 {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        let login = STANDARD.encode(login);
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nhost: x\r\nauthorization: Basic {login}\r\n\
+             connection: close\r\ncontent-length: 0\r\n\r\n"
+        )
+        .unwrap();
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).unwrap();
+        reply.split(' ').nth(1).unwrap().parse().unwrap()
+    }
+
+    /// Asks the server to stop and returns what it exits with.
+    fn stop(mut self) -> Option<i32> {
+        let pid = rustix::process::Pid::from_child(&self.process);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.process.wait().unwrap().code()
+    }
+}
+
+fn line(reader: &mut impl std::io::BufRead) -> String {
+    let mut line = String::new();
+    reader.read_line(&mut line).unwrap();
+    line
+}
+
+#[test]
+fn the_first_start_makes_an_admin_and_later_ones_know_it() {
+    let dir = dir();
+    let mut first = Serving::start(dir.path(), &[]);
+    let made = line(&mut first.stdout);
+    let password = made
+        .strip_prefix("Created the server admin admin with password ")
+        .unwrap_or_else(|| panic!("{made:?}"))
+        .trim_end();
+    let login = format!("admin:{password}");
+    assert_eq!(first.status("PUT", "/db", &login), 201);
+    assert_eq!(first.status("PUT", "/other", "admin:guess"), 401);
+    assert_eq!(first.stop(), Some(0));
+
+    let mut second = Serving::start(dir.path(), &[]);
+    assert_eq!(second.status("GET", "/db", &login), 200);
+    let pid = rustix::process::Pid::from_child(&second.process);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    assert_eq!(second.process.wait().unwrap().code(), Some(0));
+    let mut rest = String::new();
+    second.stdout.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "", "the password is shown once");
+    assert!(dir.path().join("settee-data").is_dir());
+}
+
+#[test]
+fn flags_environment_and_file_are_heard() {
+    let dir = dir();
+    let data = dir.path().join("elsewhere");
+    let server =
+        Serving::start(dir.path(), &["--admin", "anna:secret", "--data", data.to_str().unwrap()]);
+    assert_eq!(server.status("GET", "/_all_dbs", "anna:secret"), 200);
+    assert_eq!(server.stop(), Some(0));
+    assert!(data.is_dir());
+
+    let config = format!(
+        "{QUICK}[admins]\nbert = \"secret\"\n[couchdb]\ndatabase_dir = {:?}\n[chttpd]\nrequire_valid_user = true\n",
+        dir.path().join("third")
+    );
+    std::fs::write(dir.path().join("settee.toml"), config).unwrap();
+    let server = Serving::start(dir.path(), &[]);
+    assert_eq!(server.status("GET", "/_all_dbs", "bert:secret"), 200);
+    assert_eq!(server.status("GET", "/", "_:_"), 401);
+    assert_eq!(server.stop(), Some(0));
+    assert!(dir.path().join("third").is_dir());
+}
+
+#[test]
+fn what_cannot_be_served_is_said_in_words() {
+    let dir = dir();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let output = run(&["serve", "--port", &port, "--admin", "a:b"], dir.path());
+    assert_fails(&output, 1, &format!("Port {port} of 127.0.0.1 is in use already."));
+
+    let server = Serving::start(dir.path(), &["--admin", "a:b"]);
+    let output = run(&["serve", "--port", "0", "--admin", "a:b"], dir.path());
+    assert_fails(&output, 1, "settee-data is in use by another process.");
+    assert_fails(&run(&["check", "settee-data"], dir.path()), 1, "in use by another process");
+    server.stop();
+
+    let output = run(&["serve", "--config", "none.toml"], dir.path());
+    assert_fails(&output, 1, "none.toml");
+    std::fs::write(dir.path().join("bad.toml"), "[admins\n").unwrap();
+    assert_fails(&run(&["serve", "--config", "bad.toml"], dir.path()), 1, "bad.toml");
+    assert_fails(&run(&["serve", "--admin", "nobody"], dir.path()), 1, "NAME:PASSWORD");
+    assert_fails(&run(&["serve", "--port", "99999"], dir.path()), 2, "--port");
+    assert_fails(&run(&["serve", "--tls-cert", "x"], dir.path()), 2, "--tls-key");
+    let output = run(&["serve", "--tls-cert", "x.pem", "--tls-key", "y.pem"], dir.path());
+    assert_fails(&output, 1, "x.pem");
+    assert_fails(&run(&["nonsense"], dir.path()), 2, "nonsense");
+    std::fs::write(dir.path().join("file"), "x").unwrap();
+    assert_fails(&run(&["serve", "--data", "file"], dir.path()), 1, "file cannot be opened");
+}
+
+#[test]
+fn a_directory_is_checked_and_compacted() {
+    let dir = dir();
+    let server = Serving::start(dir.path(), &["--admin", "a:b"]);
+    assert_eq!(server.status("PUT", "/db", "a:b"), 201);
+    server.stop();
+    let output = run(&["check", "settee-data"], dir.path());
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert_eq!(text, "1 databases, 0 documents, 0 revisions, 0 attachments, 0 problems\n");
+    let output = run(&["compact", "settee-data"], dir.path());
+    assert_eq!(output.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&output.stdout).contains(" bytes before, "));
+    for command in ["check", "compact"] {
+        assert_fails(&run(&[command, "none"], dir.path()), 1, "none is not a directory.");
+        assert!(!dir.path().join("none").exists());
+    }
+}
