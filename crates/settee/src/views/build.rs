@@ -5,13 +5,12 @@
 //! from there. Every change since the index was begun is taken up afterwards, like any other change,
 //! so it does not matter which of them the scan has seen.
 
-use super::edit::Loader;
+use super::edit::{Loader, Nodes, PIECE};
 use super::mapping::DocRows;
-use super::node::place;
+use super::node::{Node, place};
 use super::state::{self, IndexState, new_owner};
 use super::tasks::Task;
-use super::tree::node_key;
-use super::update::{Index, db_state};
+use super::update::{Index, db_state, put_nodes};
 use crate::local::codec::{Reader, put_bytes};
 use crate::local::databases::{Inner, as_slice};
 use crate::local::listings::following;
@@ -31,8 +30,6 @@ const BATCH: usize = 256;
 const BATCH_SIZE: usize = 1 << 20;
 /// Threads that map.
 const WORKERS: usize = 4;
-/// Bytes in one transaction.
-const PIECE: usize = 1 << 20;
 /// Bytes of rows in one value of a run.
 const BLOCK: usize = 64 << 10;
 /// Bytes of rows that are sorted in memory.
@@ -379,9 +376,18 @@ impl Build<'_> {
             let range = (Bound::Included(&low[..]), Bound::Included(&high[..]));
             runs.push(Run { blocks: snapshot.range(Table::Index, range), block: Bytes::new() });
         }
-        let reducer = self.index.reducer.clone();
-        let mut loader = Loader::new(&reducer);
-        let mut in_memory = rows.iter().map(Bytes::copy_from_slice);
+        let (inner, index, tree) = (self.inner.clone(), self.index, self.state.tree);
+        let mut store = |nodes: Vec<(u64, Node)>| -> Result<()> {
+            if inner.is_abandoned() {
+                return Err(closed().into());
+            }
+            self.put_state(self.state.clone(), move |tx, _| {
+                put_nodes(tx, tree, nodes);
+                Ok(())
+            })
+        };
+        let mut loader = Loader::new(&index.reducer, &mut store);
+        let mut in_memory = rows.iter();
         let mut heads = BinaryHeap::new();
         for i in 0..=runs.len() {
             heads.extend(head(&mut runs, &mut in_memory, i)?);
@@ -389,34 +395,21 @@ impl Build<'_> {
         while let Some(Head { row, run }) = heads.pop() {
             loader.push(&row)?;
             heads.extend(head(&mut runs, &mut in_memory, run)?);
-            if loader.nodes.added >= PIECE as u64 {
-                self.put_nodes(&mut loader, None)?;
-                if self.inner.is_abandoned() {
-                    return Err(closed().into());
-                }
-            }
         }
         let root = loader.finish()?;
-        self.put_nodes(&mut loader, Some(root))
-    }
-
-    /// Stores nodes; with a root, the index is made.
-    fn put_nodes(&mut self, loader: &mut Loader<'_>, root: Option<Bytes>) -> Result<()> {
-        let nodes = std::mem::take(&mut loader.nodes.new);
-        let added = std::mem::take(&mut loader.nodes.added);
-        let mut state = IndexState {
-            nodes_size: self.state.nodes_size + added,
-            next_node: loader.nodes.next,
+        let Nodes { next, new, added, .. } = loader.nodes;
+        let state = IndexState {
+            ready: true,
+            root,
+            next_node: next,
+            nodes_size: added,
+            scanned: None,
+            run_count: 0,
             ..self.state.clone()
         };
-        if let Some(root) = root {
-            state = IndexState { ready: true, root, scanned: None, run_count: 0, ..state };
-        }
         self.put_state(state, move |tx, state| {
-            for (id, node) in nodes {
-                tx.put(Table::Index, node_key(state.tree, id).to_vec(), node.into_bytes());
-            }
-            if state.ready && state.runs != 0 {
+            put_nodes(tx, tree, new);
+            if state.runs != 0 {
                 tx.retire(std::mem::take(&mut state.runs));
             }
             Ok(())
@@ -458,19 +451,36 @@ impl Run {
 }
 
 /// The first row of a run that is left.
-struct Head {
-    row: Bytes,
+struct Head<'r> {
+    row: Row<'r>,
     run: usize,
 }
 
-fn head(
+/// A row, encoded.
+enum Row<'r> {
+    Stored(Bytes),
+    InMemory(&'r [u8]),
+}
+
+impl std::ops::Deref for Row<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Row::Stored(row) => row,
+            Row::InMemory(row) => row,
+        }
+    }
+}
+
+fn head<'r>(
     runs: &mut [Run],
-    in_memory: &mut impl Iterator<Item = Bytes>,
+    in_memory: &mut impl Iterator<Item = &'r [u8]>,
     run: usize,
-) -> Result<Option<Head>> {
+) -> Result<Option<Head<'r>>> {
     let row = match runs.get_mut(run) {
-        Some(run) => run.next()?,
-        None => in_memory.next(),
+        Some(run) => run.next()?.map(Row::Stored),
+        None => in_memory.next().map(Row::InMemory),
     };
     if let Some(row) = &row
         && place(row).is_err()
@@ -481,8 +491,8 @@ fn head(
 }
 
 // The heap gives the greatest first, which is to be the lowest row.
-impl Ord for Head {
-    fn cmp(&self, other: &Head) -> std::cmp::Ordering {
+impl Ord for Head<'_> {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         match (place(&other.row), place(&self.row)) {
             (Ok(other), Ok(this)) => other.cmp(&this),
             _ => std::cmp::Ordering::Equal,
@@ -490,19 +500,19 @@ impl Ord for Head {
     }
 }
 
-impl PartialOrd for Head {
-    fn partial_cmp(&self, other: &Head) -> Option<std::cmp::Ordering> {
+impl PartialOrd for Head<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl PartialEq for Head {
-    fn eq(&self, other: &Head) -> bool {
+impl PartialEq for Head<'_> {
+    fn eq(&self, other: &Self) -> bool {
         self.cmp(other).is_eq()
     }
 }
 
-impl Eq for Head {}
+impl Eq for Head<'_> {}
 
 /// Encoded rows, to be sorted.
 #[derive(Default)]

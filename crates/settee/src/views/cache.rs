@@ -75,7 +75,7 @@ impl NodeCache {
 
 #[cfg(test)]
 mod tests {
-    use super::super::node::{NodeBuilder, Row};
+    use super::super::node::{Items, Row};
     use super::*;
 
     #[test]
@@ -83,7 +83,7 @@ mod tests {
         let node = || {
             let mut item = Vec::new();
             Row { sort: b"a", n: 0, key_len: 1, key: b"1", value: &[b'1'; 1000] }.encode(&mut item);
-            let mut builder = NodeBuilder::default();
+            let mut builder = Items::default();
             builder.push(&item);
             builder.finish(0).unwrap()
         };

@@ -1,18 +1,22 @@
 //! Writing trees: the nodes that a batch of sorted changes takes, and whole trees from rows in order.
 //!
-//! Both make new nodes and say which old ones go; whoever calls puts that into one transaction
-//! together with the new root.
+//! Both make new nodes, which are stored piece by piece, and say which old ones go; whoever calls
+//! puts that into one transaction together with the new root. Until then nobody knows of the new
+//! nodes.
 
-use super::node::{Child, Node, NodeBuilder, Place, Row, SMALL, TARGET, place};
+use super::node::{Child, Items, Node, Place, Row, SMALL, TARGET, place};
 use super::reduce::Reducer;
 use super::tree::Tree;
+use crate::local::Result;
 use crate::local::corrupt;
 use bytes::Bytes;
-use settee_core::Result;
 
 /// How far nodes are filled when a tree is made of rows in order, so that the next few rows that come
 /// in between do not split all of them.
 const FILL: usize = TARGET * 9 / 10;
+
+/// Bytes of nodes that are stored together.
+pub(crate) const PIECE: usize = 1 << 20;
 
 /// What happens to the row at one place.
 #[derive(Debug, Clone)]
@@ -29,28 +33,39 @@ impl Op {
     }
 }
 
-/// New nodes and old ones.
-#[derive(Debug, Default)]
-pub(crate) struct Nodes {
-    /// The number that the next node gets.
-    pub(crate) next: u64,
-    /// Nodes to put.
-    pub(crate) new: Vec<(u64, Node)>,
-    /// Nodes to delete.
-    pub(crate) old: Vec<u64>,
-    /// Bytes of `new`, and of `old`.
-    pub(crate) added: u64,
-    pub(crate) removed: u64,
+/// A row's item, and its place.
+pub(crate) fn row_op(row: &Row<'_>) -> Op {
+    let mut item = Vec::with_capacity(row.sort.len() + row.key.len() + row.value.len() + 8);
+    row.encode(&mut item);
+    Op { sort: row.sort.to_vec(), n: row.n, row: Some(item.into()) }
 }
 
-impl Nodes {
-    pub(crate) fn starting_at(next: u64) -> Nodes {
-        Nodes { next, ..Nodes::default() }
+/// What stores nodes, by their numbers.
+pub(crate) type StoreNodes<'s> = &'s mut dyn FnMut(Vec<(u64, Node)>) -> Result<()>;
+
+/// New nodes and old ones.
+pub(crate) struct Nodes<'s> {
+    /// The number that the next node gets.
+    pub(crate) next: u64,
+    /// New nodes that are not stored yet.
+    pub(crate) new: Vec<(u64, Node)>,
+    new_size: usize,
+    /// Nodes that go.
+    pub(crate) old: Vec<u64>,
+    /// Bytes of all new nodes, and of those that go.
+    pub(crate) added: u64,
+    pub(crate) removed: u64,
+    store: StoreNodes<'s>,
+}
+
+impl<'s> Nodes<'s> {
+    pub(crate) fn new(next: u64, store: StoreNodes<'s>) -> Nodes<'s> {
+        Nodes { next, new: Vec::new(), new_size: 0, old: Vec::new(), added: 0, removed: 0, store }
     }
 
-    /// Adds a node, and returns the item that stands for it one level above.
-    fn add(&mut self, reducer: &Reducer, builder: &mut NodeBuilder, level: u8) -> Result<Bytes> {
-        let node = builder.finish(level)?;
+    /// Makes a node, and returns the item that stands for it one level above.
+    fn add(&mut self, reducer: &Reducer, items: &mut Items, level: u8) -> Result<Vec<u8>> {
+        let node = items.finish(level)?;
         let id = self.next;
         self.next += 1;
         let (mut count, mut external) = (0, 0);
@@ -74,8 +89,13 @@ impl Nodes {
         let mut item = Vec::with_capacity(sort.len() + reduction.len() + 24);
         Child { sort, n, id, count, external, reduction: &reduction }.encode(&mut item);
         self.added += node.size() as u64;
+        self.new_size += node.size();
         self.new.push((id, node));
-        Ok(item.into())
+        if self.new_size >= PIECE {
+            self.new_size = 0;
+            (self.store)(std::mem::take(&mut self.new))?;
+        }
+        Ok(item)
     }
 
     fn drop_node(&mut self, id: u64, node: &Node) {
@@ -88,12 +108,16 @@ impl Nodes {
 pub(crate) fn apply(
     tree: &Tree,
     reducer: &Reducer,
-    nodes: &mut Nodes,
+    nodes: &mut Nodes<'_>,
     ops: &[Op],
 ) -> Result<Bytes> {
     let mut edit = Edit { tree, reducer, nodes };
     let (mut items, mut level) = match tree.root()? {
-        None => (new_rows(ops), 0),
+        None => {
+            let mut rows = Changed { appended: true, ..Changed::default() };
+            ops.iter().filter_map(|op| op.row.as_ref()).for_each(|row| rows.items.push(row));
+            (rows, 0)
+        }
         Some(root) => {
             let node = tree.node(root.id)?;
             let Some(items) = edit.node(&node, ops)? else {
@@ -106,67 +130,74 @@ pub(crate) fn apply(
     // A level with one node needs none above it.
     loop {
         if level > 0 && items.items.len() == 1 {
-            return Ok(items.items.swap_remove(0));
+            return Ok(Bytes::copy_from_slice(items.items.item(0)));
         }
         if items.items.is_empty() {
             return Ok(Bytes::new());
         }
-        let packed = edit.pack(level, items)?;
+        let mut above = Changed::default();
+        edit.pack(level, items, &mut above.items)?;
+        items = above;
         level += 1;
-        items = Items { items: packed, appended: false };
     }
 }
 
 /// The new items of a node.
-struct Items {
-    items: Vec<Bytes>,
+#[derive(Default)]
+struct Changed {
+    items: Items,
     /// All that is new is at the end.
     appended: bool,
 }
 
-impl Items {
-    fn size(&self) -> usize {
-        self.items.iter().map(|item| item.len() + 2).sum()
-    }
-
+impl Changed {
     fn is_small(&self) -> bool {
-        self.size() < SMALL
+        self.items.size() < SMALL
     }
 }
 
-fn new_rows(ops: &[Op]) -> Items {
-    let items = ops.iter().filter_map(|op| op.row.clone()).collect();
-    Items { items, appended: true }
-}
-
-/// What has become of a child.
+/// What has become of some children.
 enum Part {
-    /// The item that stands for it: it is as it was.
-    Kept(Bytes),
-    /// The items that are to be in it.
-    Changed(Items),
+    /// Those from one to another are as they were.
+    Kept(usize, usize),
+    /// The items that are to be in the place of one.
+    Changed(Changed),
 }
 
-struct Edit<'e> {
+struct Edit<'e, 's> {
     tree: &'e Tree,
     reducer: &'e Reducer,
-    nodes: &'e mut Nodes,
+    nodes: &'e mut Nodes<'s>,
 }
 
-impl Edit<'_> {
+impl Edit<'_, '_> {
     /// The items of a node after some changes, if that makes any difference.
-    fn node(&mut self, node: &Node, ops: &[Op]) -> Result<Option<Items>> {
+    fn node(&mut self, node: &Node, ops: &[Op]) -> Result<Option<Changed>> {
         match node.level {
             0 => leaf(node, ops),
             _ => self.inner(node, ops),
         }
     }
 
-    fn inner(&mut self, node: &Node, mut ops: &[Op]) -> Result<Option<Items>> {
-        let mut parts: Vec<Part> = Vec::with_capacity(node.len());
+    fn inner(&mut self, node: &Node, mut ops: &[Op]) -> Result<Option<Changed>> {
+        let mut parts: Vec<Part> = Vec::new();
         let mut changed = false;
         let mut appended = true;
-        for i in 0..node.len() {
+        let mut i = 0;
+        while i < node.len() {
+            // The next child that has changes in it, and those before it that have not.
+            let next = match ops.first() {
+                None => node.len(),
+                Some(op) => {
+                    let behind = node.search((i, node.len()), |other| other <= op.place())?;
+                    behind.saturating_sub(1).max(i)
+                }
+            };
+            if next > i {
+                self.join(node, &mut parts, Part::Kept(i, next))?;
+                i = next;
+                continue;
+            }
             let mine = match i + 1 < node.len() {
                 false => ops.len(),
                 true => {
@@ -176,62 +207,69 @@ impl Edit<'_> {
             };
             let (mine, rest) = ops.split_at(mine);
             ops = rest;
-            let mut part = Part::Kept(node.shared_item(i));
-            if !mine.is_empty() {
-                let child = node.child(i)?;
-                let below = self.below(node, child.id)?;
-                if let Some(items) = self.node(&below, mine)? {
+            let child = node.child(i)?;
+            let below = self.below(node, child.id)?;
+            let part = match self.node(&below, mine)? {
+                None => Part::Kept(i, i + 1),
+                Some(items) => {
                     self.nodes.drop_node(child.id, &below);
                     changed = true;
                     appended &= i + 1 == node.len() && items.appended;
-                    part = Part::Changed(items);
+                    Part::Changed(items)
                 }
-            }
+            };
             self.join(node, &mut parts, part)?;
+            i += 1;
         }
         if !changed {
             return Ok(None);
         }
-        let mut items = Vec::with_capacity(parts.len());
+        let mut items = Items::default();
         for part in parts {
             match part {
-                Part::Kept(item) => items.push(item),
-                Part::Changed(below) => items.extend(self.pack(node.level - 1, below)?),
+                Part::Kept(from, to) => items.extend(node, (from, to)),
+                Part::Changed(below) => self.pack(node.level - 1, below, &mut items)?,
             }
         }
-        Ok(Some(Items { items, appended }))
+        Ok(Some(Changed { items, appended }))
     }
 
     fn below(&self, node: &Node, id: u64) -> Result<Node> {
         let below = self.tree.node(id)?;
         match below.level + 1 == node.level {
             true => Ok(below),
-            false => Err(corrupt("levels of an index's nodes")),
+            false => Err(corrupt("levels of an index's nodes").into()),
         }
     }
 
-    /// Adds a part to those before it, as one with the last if either would make a small node.
+    /// Adds a part to those before it, as one with its neighbour if either would make a small node.
     fn join(&mut self, node: &Node, parts: &mut Vec<Part>, part: Part) -> Result<()> {
         let part = match (parts.last_mut(), part) {
-            (_, Part::Changed(items)) if items.items.is_empty() => return Ok(()),
-            (Some(Part::Changed(last)), Part::Changed(items))
-                if last.is_small() || items.is_small() =>
+            (_, Part::Changed(new)) if new.items.is_empty() => return Ok(()),
+            (_, Part::Kept(from, to)) if from == to => return Ok(()),
+            (Some(Part::Changed(last)), Part::Changed(new))
+                if last.is_small() || new.is_small() =>
             {
-                last.items.extend(items.items);
+                last.items.append(&new.items);
                 last.appended = false;
                 return Ok(());
             }
-            (Some(Part::Changed(last)), Part::Kept(item)) if last.is_small() => {
-                last.items.extend(self.open(node, &item)?);
+            (Some(Part::Changed(last)), Part::Kept(from, to)) if last.is_small() => {
+                self.open(node, from, &mut last.items)?;
                 last.appended = false;
-                return Ok(());
+                // The joined part may still be small.
+                return self.join(node, parts, Part::Kept(from + 1, to));
             }
-            (Some(Part::Kept(last)), Part::Changed(items)) if items.is_small() => {
-                let last = last.clone();
-                let mut joined = self.open(node, &last)?;
-                joined.extend(items.items);
-                parts.pop();
-                Part::Changed(Items { items: joined, appended: false })
+            (Some(Part::Kept(from, to)), Part::Changed(new)) if new.is_small() => {
+                *to -= 1;
+                let (from, last) = (*from, *to);
+                let mut joined = Changed::default();
+                self.open(node, last, &mut joined.items)?;
+                joined.items.append(&new.items);
+                if from == last {
+                    parts.pop();
+                }
+                Part::Changed(joined)
             }
             (_, part) => part,
         };
@@ -239,56 +277,58 @@ impl Edit<'_> {
         Ok(())
     }
 
-    /// The items of a node that was to be kept, but now is not.
-    fn open(&mut self, node: &Node, item: &[u8]) -> Result<Vec<Bytes>> {
-        let id = Child::decode(item)?.id;
+    /// Takes the items of a child that was to be kept, but now is not.
+    fn open(&mut self, node: &Node, i: usize, items: &mut Items) -> Result<()> {
+        let id = node.child(i)?.id;
         let below = self.below(node, id)?;
         self.nodes.drop_node(id, &below);
-        Ok((0..below.len()).map(|i| below.shared_item(i)).collect())
+        items.extend(&below, (0, below.len()));
+        Ok(())
     }
 
-    /// Makes as many nodes of items as it takes; returns the items that stand for them.
-    fn pack(&mut self, level: u8, items: Items) -> Result<Vec<Bytes>> {
-        let mut left = items.size();
-        let mut parts = left.div_ceil(TARGET).max(1);
-        let mut packed = Vec::with_capacity(parts);
-        let mut builder = NodeBuilder::default();
-        for item in items.items {
+    /// Makes as many nodes of items as it takes, and adds the items that stand for them.
+    fn pack(&mut self, level: u8, mut new: Changed, above: &mut Items) -> Result<()> {
+        let mut left = new.items.size();
+        if left <= TARGET {
+            above.push(&self.nodes.add(self.reducer, &mut new.items, level)?);
+            return Ok(());
+        }
+        let mut parts = left.div_ceil(TARGET);
+        let mut node = Items::default();
+        for i in 0..new.items.len() {
+            let item = new.items.item(i);
             // Where rows come in order the nodes behind are left full, else all have room for more.
-            let full = match items.appended {
-                true => is_full(&builder, level, item.len(), TARGET),
-                false => parts > 1 && is_full(&builder, level, item.len() / 2, left / parts),
+            let full = match new.appended {
+                true => is_full(&node, level, item.len(), TARGET),
+                false => parts > 1 && is_full(&node, level, item.len() / 2, left / parts),
             };
             if full {
-                left = left.saturating_sub(builder.size());
+                left = left.saturating_sub(node.size());
                 parts = parts.saturating_sub(1).max(1);
-                packed.push(self.nodes.add(self.reducer, &mut builder, level)?);
+                above.push(&self.nodes.add(self.reducer, &mut node, level)?);
             }
-            builder.push(&item);
+            node.push(item);
         }
-        if builder.len() > 0 {
-            packed.push(self.nodes.add(self.reducer, &mut builder, level)?);
-        }
-        Ok(packed)
+        above.push(&self.nodes.add(self.reducer, &mut node, level)?);
+        Ok(())
     }
 }
 
 /// Whether the next item goes into another node. Above the leaves a node has at least two, so that
 /// levels get shorter.
-fn is_full(builder: &NodeBuilder, level: u8, item: usize, fill: usize) -> bool {
+fn is_full(items: &Items, level: u8, next: usize, fill: usize) -> bool {
     let least = if level == 0 { 1 } else { 2 };
-    builder.len() >= least && builder.size() + item > fill
+    items.len() >= least && items.size() + next > fill
 }
 
 /// The rows of a leaf after some changes, if that makes any difference.
-fn leaf(node: &Node, ops: &[Op]) -> Result<Option<Items>> {
-    let mut items = Vec::with_capacity(node.len() + ops.len());
+fn leaf(node: &Node, ops: &[Op]) -> Result<Option<Changed>> {
+    let mut rows = Changed { appended: true, ..Changed::default() };
     let mut changed = false;
     let mut at = 0;
-    let mut appended = true;
     for op in ops {
         let to = node.search((at, node.len()), |other| other < op.place())?;
-        items.extend((at..to).map(|i| node.shared_item(i)));
+        rows.items.extend(node, (at, to));
         at = to;
         let known = at < node.len() && place(node.item(at))? == op.place();
         if known {
@@ -297,23 +337,25 @@ fn leaf(node: &Node, ops: &[Op]) -> Result<Option<Items>> {
         } else {
             changed |= op.row.is_some();
         }
-        appended &= at == node.len() && !known;
-        items.extend(op.row.clone());
+        rows.appended &= at == node.len() && !known;
+        if let Some(row) = &op.row {
+            rows.items.push(row);
+        }
     }
-    items.extend((at..node.len()).map(|i| node.shared_item(i)));
-    Ok(changed.then_some(Items { items, appended }))
+    rows.items.extend(node, (at, node.len()));
+    Ok(changed.then_some(rows))
 }
 
 /// Makes a tree of rows that come in order.
-pub(crate) struct Loader<'r> {
-    reducer: &'r Reducer,
-    levels: Vec<NodeBuilder>,
-    pub(crate) nodes: Nodes,
+pub(crate) struct Loader<'s> {
+    reducer: &'s Reducer,
+    levels: Vec<Items>,
+    pub(crate) nodes: Nodes<'s>,
 }
 
-impl<'r> Loader<'r> {
-    pub(crate) fn new(reducer: &'r Reducer) -> Loader<'r> {
-        Loader { reducer, levels: Vec::new(), nodes: Nodes::starting_at(1) }
+impl<'s> Loader<'s> {
+    pub(crate) fn new(reducer: &'s Reducer, store: StoreNodes<'s>) -> Loader<'s> {
+        Loader { reducer, levels: Vec::new(), nodes: Nodes::new(1, store) }
     }
 
     /// Adds a row, encoded.
@@ -323,40 +365,31 @@ impl<'r> Loader<'r> {
 
     fn push_at(&mut self, level: usize, item: &[u8]) -> Result<()> {
         if self.levels.len() == level {
-            self.levels.push(NodeBuilder::default());
+            self.levels.push(Items::default());
         }
-        let builder = &mut self.levels[level];
-        if is_full(builder, level as u8, item.len(), FILL) {
-            let child = self.nodes.add(self.reducer, builder, level as u8)?;
-            builder.push(item);
+        let items = &mut self.levels[level];
+        if is_full(items, level as u8, item.len(), FILL) {
+            let child = self.nodes.add(self.reducer, items, level as u8)?;
+            items.push(item);
             return self.push_at(level + 1, &child);
         }
-        builder.push(item);
+        items.push(item);
         Ok(())
     }
 
-    /// The root of the tree.
+    /// The root of the tree. What nodes are not stored yet is left to the caller.
     pub(crate) fn finish(&mut self) -> Result<Bytes> {
+        let mut root = Vec::new();
         let mut level = 0;
-        let mut root = Bytes::new();
-        while let Some(builder) = self.levels.get_mut(level) {
-            if builder.len() > 0 {
-                root = self.nodes.add(self.reducer, builder, level as u8)?;
-                level += 1;
-                if level < self.levels.len() {
-                    self.push_at(level, &root)?;
+        while let Some(items) = self.levels.get_mut(level) {
+            if !items.is_empty() {
+                root = self.nodes.add(self.reducer, items, level as u8)?;
+                if level + 1 < self.levels.len() {
+                    self.push_at(level + 1, &root)?;
                 }
-            } else {
-                level += 1;
             }
+            level += 1;
         }
-        Ok(root)
+        Ok(root.into())
     }
-}
-
-/// A row's item, and its place.
-pub(crate) fn row_op(row: &Row<'_>) -> Op {
-    let mut item = Vec::with_capacity(row.sort.len() + row.key.len() + row.value.len() + 8);
-    row.encode(&mut item);
-    Op { sort: row.sort.to_vec(), n: row.n, row: Some(item.into()) }
 }

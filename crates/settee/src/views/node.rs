@@ -48,7 +48,7 @@ impl<'a> Row<'a> {
 
     /// What the row adds to the size of an index as JSON.
     pub(crate) fn external(&self) -> u64 {
-        (self.sort.len() - self.key_len + self.key.len() + self.value.len()) as u64
+        (self.sort.len().saturating_sub(self.key_len) + self.key.len() + self.value.len()) as u64
     }
 
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
@@ -168,11 +168,6 @@ impl Node {
         self.bytes.get(start..end).unwrap_or_default()
     }
 
-    /// The bytes of an item, kept together with the node they are in.
-    pub(crate) fn shared_item(&self, i: usize) -> Bytes {
-        self.bytes.slice_ref(self.item(i))
-    }
-
     /// Bytes that are in this node, kept together with it.
     pub(crate) fn share(&self, part: &[u8]) -> Bytes {
         self.bytes.slice_ref(part)
@@ -208,32 +203,59 @@ impl Node {
     }
 }
 
-/// Packs items into a node.
+/// Items that are to be a node, or several.
 #[derive(Debug, Default)]
-pub(crate) struct NodeBuilder {
+pub(crate) struct Items {
     ends: Vec<usize>,
-    items: Vec<u8>,
+    bytes: Vec<u8>,
 }
 
-impl NodeBuilder {
+impl Items {
     pub(crate) fn push(&mut self, item: &[u8]) {
-        self.items.extend_from_slice(item);
-        self.ends.push(self.items.len());
+        self.bytes.extend_from_slice(item);
+        self.ends.push(self.bytes.len());
     }
 
-    /// What the node takes so far.
-    pub(crate) fn size(&self) -> usize {
-        5 + self.ends.len() * 2 + self.items.len()
+    /// Adds items `from..to` of a node.
+    pub(crate) fn extend(&mut self, node: &Node, (from, to): (usize, usize)) {
+        if from >= to {
+            return;
+        }
+        let ((start, _), (_, end)) = (node.span(from), node.span(to - 1));
+        let base = self.bytes.len();
+        self.bytes.extend_from_slice(node.bytes.get(start..end).unwrap_or_default());
+        self.ends.extend((from..to).map(|i| base + node.items + node.end(i) - start));
+    }
+
+    /// Adds all of the others.
+    pub(crate) fn append(&mut self, others: &Items) {
+        let base = self.bytes.len();
+        self.bytes.extend_from_slice(&others.bytes);
+        self.ends.extend(others.ends.iter().map(|end| base + end));
+    }
+
+    pub(crate) fn item(&self, i: usize) -> &[u8] {
+        let start = if i == 0 { 0 } else { self.ends[i - 1] };
+        &self.bytes[start..self.ends[i]]
     }
 
     pub(crate) fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// The node, and an empty builder.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// What a node of these takes.
+    pub(crate) fn size(&self) -> usize {
+        5 + self.ends.len() * 2 + self.bytes.len()
+    }
+
+    /// The node of these items, of which there must be one at least; then there are none.
     pub(crate) fn finish(&mut self, level: u8) -> Result<Node> {
-        let wide = self.items.len() > usize::from(u16::MAX);
-        let mut bytes = Vec::with_capacity(5 + self.ends.len() * 4 + self.items.len());
+        let wide = self.bytes.len() > usize::from(u16::MAX);
+        let mut bytes = Vec::with_capacity(5 + self.ends.len() * 4 + self.bytes.len());
         bytes.push(if wide { level | WIDE } else { level });
         bytes.extend_from_slice(&(self.ends.len() as u32).to_be_bytes());
         for end in self.ends.drain(..) {
@@ -242,7 +264,7 @@ impl NodeBuilder {
                 false => bytes.extend_from_slice(&(end as u16).to_be_bytes()),
             }
         }
-        bytes.append(&mut self.items);
+        bytes.append(&mut self.bytes);
         Node::parse(bytes.into())
     }
 }
@@ -262,7 +284,7 @@ mod tests {
     fn a_node_reads_back() {
         let value = vec![b'7'; 70_000];
         for values in [&[b"1".as_slice(), b"22"][..], &[b"1", &value]] {
-            let mut builder = NodeBuilder::default();
+            let mut builder = Items::default();
             for (n, value) in values.iter().enumerate() {
                 let mut item = Vec::new();
                 let row = Row { sort: b"keyid", n: n as u64, key_len: 3, key: b"\"k\"", value };
@@ -284,7 +306,7 @@ mod tests {
 
     #[test]
     fn damaged_nodes_are_errors() {
-        let mut builder = NodeBuilder::default();
+        let mut builder = Items::default();
         let mut item = Vec::new();
         Row { sort: b"a", n: 0, key_len: 1, key: b"1", value: b"2" }.encode(&mut item);
         builder.push(&item);

@@ -8,6 +8,7 @@ use super::build;
 use super::definition::{Definition, Signature};
 use super::edit::{self, Nodes, Op};
 use super::mapping::{DocRows, Mapping, removals};
+use super::node::Node;
 use super::reduce::Reducer;
 use super::state::{self, IndexState};
 use super::tasks::Task;
@@ -18,19 +19,24 @@ use crate::local::schema::{
     DbId, DbState, DocRow, PurgeRow, SeqRow, key, meta, seq_in, seq_key, side,
 };
 use crate::local::{Fail, Result, changes, corrupt};
+use bytes::Bytes;
 use event_listener::Event;
 use settee_core::options::GetOptions;
 use settee_core::{Document, Error, ErrorKind};
-use settee_store::{Durability, Snapshot, Table};
-use std::collections::BTreeMap;
+use settee_store::{Durability, Snapshot, Table, Tx};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Changes that go into one transaction: other writers wait no longer than that takes.
-const BATCH: usize = 1000;
-/// Bytes of documents after which no change is added to a transaction.
-const BATCH_SIZE: usize = 8 << 20;
+/// Changes that are taken up together. The more, the more of them go into one leaf, which is written
+/// once for all.
+const BATCH: usize = 32 << 10;
+/// Bytes of rows after which no change is added to those.
+const BATCH_SIZE: usize = 16 << 20;
+/// Documents that are mapped together, and bytes after which none is added.
+const MAPPED: usize = 1000;
+const MAPPED_SIZE: usize = 4 << 20;
 
 /// One index, as this process knows it.
 pub(crate) struct Index {
@@ -44,6 +50,8 @@ pub(crate) struct Index {
     /// Held by whatever writes the index.
     pub(crate) writer: Mutex<()>,
     work: Mutex<Work>,
+    /// Whether there are no nodes but those that the tree has.
+    tidy: AtomicBool,
     /// Notified after every step, and when an updater ends.
     advanced: Event,
 }
@@ -83,6 +91,7 @@ impl Index {
             reducer,
             writer: Mutex::default(),
             work: Mutex::default(),
+            tidy: AtomicBool::new(false),
             advanced: Event::new(),
         }
     }
@@ -308,96 +317,77 @@ fn step(
     db: &DbState,
     known: IndexState,
 ) -> Result<usize> {
-    let mut docs = BTreeMap::new();
-    let mut size = 0;
-    let mut look = |id: String| -> Result<usize> {
-        if !docs.contains_key(&id) {
-            let row = read::doc_row(snapshot, index.db, &id)?;
-            let doc = match row {
-                Some(row) => index.document(snapshot, &id, &row)?,
-                None => None,
-            };
-            let size = doc.as_ref().map_or(0, |doc| doc.body.text().len());
-            docs.insert(id, doc);
-            return Ok(size);
-        }
-        Ok(0)
-    };
-    let mut state = known.clone();
+    tidy(inner, index, snapshot, &known)?;
+    let mut batch = Batch::new(index, snapshot, &known);
     // Of purged documents no change may be left that tells of them.
-    if state.purge_seq < db.purge_seq {
-        let low = side::purge(index.db, state.purge_seq);
+    let mut purged = BTreeSet::new();
+    if known.purge_seq < db.purge_seq {
+        let low = side::purge(index.db, known.purge_seq);
         let high = side::purge(index.db, db.purge_seq);
         let range = (Bound::Excluded(low.as_slice()), Bound::Included(high.as_slice()));
         for row in snapshot.range(Table::Side, range) {
-            look(PurgeRow::decode(&row?.1)?.id)?;
+            let id = PurgeRow::decode(&row?.1)?.id;
+            if purged.insert(id.clone()) {
+                batch.look_at(id)?;
+            }
         }
-        state.purge_seq = db.purge_seq;
     }
-    let low = seq_key(index.db, state.seq);
-    let high = seq_key(index.db, db.update_seq);
-    let range = (Bound::Excluded(low.as_slice()), Bound::Included(high.as_slice()));
+    let mut seq = db.update_seq;
     let mut count = 0;
-    state.seq = db.update_seq;
     if known.seq < db.update_seq {
+        let low = seq_key(index.db, known.seq);
+        let high = seq_key(index.db, db.update_seq);
+        let range = (Bound::Excluded(low.as_slice()), Bound::Included(high.as_slice()));
         for row in snapshot.range(Table::Seqs, range) {
             let (key, row) = row?;
-            size += look(SeqRow::decode(&row, false)?.id)?;
+            let id = SeqRow::decode(&row, false)?.id;
+            if !purged.contains(&id) {
+                batch.look_at(id)?;
+            }
             count += 1;
-            if count == BATCH || size >= BATCH_SIZE {
-                state.seq = seq_in(&key)?;
+            if count == BATCH || batch.size >= BATCH_SIZE {
+                seq = seq_in(&key)?;
                 break;
             }
         }
     }
-
-    let ids: Vec<String> = docs.keys().cloned().collect();
-    let rows = build::map_all(index, docs.into_values().flatten().collect())?;
-
-    // What was there goes, unless what is new takes its place.
-    let mut ops: Vec<Op> = Vec::new();
-    let mut keys = Vec::new();
-    let mut new = rows.into_iter().peekable();
-    for id in ids {
-        let key = key(state.docs, id.as_bytes());
-        let old = snapshot.get(Table::Index, &key)?;
-        let rows = new.next_if(|rows| rows.id == id).filter(|rows| !rows.keys.is_empty());
-        if let Some(old) = &old {
-            state.keys_size = state.keys_size.saturating_sub((key.len() + old.len()) as u64);
-            removals(&id, old, &mut ops)?;
-        }
-        match rows {
-            Some(rows) => {
-                rows.ops(&mut ops);
-                let encoded = rows.encode_keys();
-                state.keys_size += (key.len() + encoded.len()) as u64;
-                if old.as_deref() != Some(&encoded) {
-                    keys.push((key, Some(encoded)));
-                }
-            }
-            None if old.is_some() => keys.push((key, None)),
-            None => {}
-        }
-    }
+    batch.map()?;
+    let Batch { mut ops, keys, keys_size, .. } = batch;
     // Insertions come first among those of one place, and stay.
     ops.sort_by(|a, b| a.place().cmp(&b.place()).then(a.row.is_none().cmp(&b.row.is_none())));
     ops.dedup_by(|later, first| later.place() == first.place());
 
-    let mut nodes = Nodes::starting_at(state.next_node);
+    let owner = known.tree;
+    let state_key = index.state_key();
+    let mut store = |nodes: Vec<(u64, Node)>| -> Result<()> {
+        index.tidy.store(false, Ordering::Release);
+        let (state_key, known) = (state_key.clone(), known.clone());
+        inner.store.transact(Durability::Deferred, move |tx| -> Result<()> {
+            state::unchanged(tx, &state_key, &known)?;
+            put_nodes(tx, owner, nodes);
+            Ok(())
+        })
+    };
+    let mut nodes = Nodes::new(known.next_node, &mut store);
+    let mut root = known.root.clone();
     if !ops.is_empty() {
-        let tree = known.open(inner, snapshot);
-        state.root = edit::apply(&tree, &index.reducer, &mut nodes, &ops)?;
+        root = edit::apply(&known.open(inner, snapshot), &index.reducer, &mut nodes, &ops)?;
     }
-    state.next_node = nodes.next;
-    state.nodes_size = (state.nodes_size + nodes.added).saturating_sub(nodes.removed);
-    let (owner, state_key) = (state.tree, index.state_key());
-    let fresh = nodes.new.clone();
+    let Nodes { next, new, old, added, removed, .. } = nodes;
+    let state = IndexState {
+        seq,
+        purge_seq: db.purge_seq,
+        next_node: next,
+        nodes_size: (known.nodes_size + added).saturating_sub(removed),
+        keys_size: known.keys_size.saturating_add_signed(keys_size),
+        root,
+        ..known.clone()
+    };
+    let fresh = new.clone();
     inner.store.transact(Durability::Deferred, move |tx| -> Result<()> {
         state::unchanged(tx, &state_key, &known)?;
-        for (id, node) in nodes.new {
-            tx.put(Table::Index, node_key(owner, id).to_vec(), node.into_bytes());
-        }
-        for id in nodes.old {
+        put_nodes(tx, owner, new);
+        for id in old {
             tx.delete(Table::Index, node_key(owner, id).to_vec());
         }
         for (key, keys) in keys {
@@ -409,9 +399,120 @@ fn step(
         tx.put(Table::Meta, state_key, state.encode());
         Ok(())
     })?;
-    // Not before, since numbers of nodes that were not stored are given again.
+    index.tidy.store(true, Ordering::Release);
+    // Not before, since numbers of nodes that nobody knows of are given again.
     for (id, node) in fresh {
         inner.views.cache.insert(owner, id, node);
     }
     Ok(count)
+}
+
+pub(crate) fn put_nodes(tx: &mut Tx<'_>, owner: DbId, nodes: Vec<(u64, Node)>) {
+    for (id, node) in nodes {
+        tx.put(Table::Index, node_key(owner, id).to_vec(), node.into_bytes());
+    }
+}
+
+/// Deletes nodes that were stored for a root that then was not.
+fn tidy(inner: &Inner, index: &Index, snapshot: &Snapshot, state: &IndexState) -> Result<()> {
+    if index.tidy.load(Ordering::Acquire) {
+        return Ok(());
+    }
+    let low = node_key(state.tree, state.next_node);
+    let high = node_key(state.tree, u64::MAX);
+    let range = (Bound::Included(&low[..]), Bound::Included(&high[..]));
+    let rows = snapshot.range(Table::Index, range).map(|row| Ok(row?.0));
+    let keys: Vec<Bytes> = rows.collect::<Result<_>>()?;
+    if !keys.is_empty() {
+        let (state_key, known) = (index.state_key(), state.clone());
+        inner.store.transact(Durability::Deferred, move |tx| -> Result<()> {
+            state::unchanged(tx, &state_key, &known)?;
+            keys.into_iter().for_each(|key| tx.delete(Table::Index, key));
+            Ok(())
+        })?;
+    }
+    index.tidy.store(true, Ordering::Release);
+    Ok(())
+}
+
+/// Changes on their way to a tree.
+struct Batch<'b> {
+    index: &'b Index,
+    snapshot: &'b Snapshot,
+    /// The owner of the keys by document.
+    owner: DbId,
+    /// Documents that were read but not mapped yet, by id; `None` is one that has no rows any more.
+    docs: BTreeMap<String, Option<Document>>,
+    docs_size: usize,
+    /// What is to be done to the rows, and to the keys by document.
+    ops: Vec<Op>,
+    keys: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    /// By how much the keys by document grow.
+    keys_size: i64,
+    /// Bytes of `ops` and `keys`.
+    size: usize,
+}
+
+impl<'b> Batch<'b> {
+    fn new(index: &'b Index, snapshot: &'b Snapshot, state: &IndexState) -> Batch<'b> {
+        Batch {
+            index,
+            snapshot,
+            owner: state.docs,
+            docs: BTreeMap::new(),
+            docs_size: 0,
+            ops: Vec::new(),
+            keys: Vec::new(),
+            keys_size: 0,
+            size: 0,
+        }
+    }
+
+    /// Reads a document as it is now.
+    fn look_at(&mut self, id: String) -> Result<()> {
+        let row = read::doc_row(self.snapshot, self.index.db, &id)?;
+        let doc = match row {
+            Some(row) => self.index.document(self.snapshot, &id, &row)?,
+            None => None,
+        };
+        self.docs_size += doc.as_ref().map_or(0, |doc| doc.body.text().len());
+        self.docs.insert(id, doc);
+        match self.docs.len() >= MAPPED || self.docs_size >= MAPPED_SIZE {
+            true => self.map(),
+            false => Ok(()),
+        }
+    }
+
+    /// Maps the documents read so far: what was there goes, and what is emitted now comes.
+    fn map(&mut self) -> Result<()> {
+        self.docs_size = 0;
+        let docs = std::mem::take(&mut self.docs);
+        let ids: Vec<String> = docs.keys().cloned().collect();
+        let rows = build::map_all(self.index, docs.into_values().flatten().collect())?;
+        let mut rows = rows.into_iter().peekable();
+        for id in ids {
+            let key = key(self.owner, id.as_bytes());
+            let old = self.snapshot.get(Table::Index, &key)?;
+            let rows = rows.next_if(|rows| rows.id == id).filter(|rows| !rows.keys.is_empty());
+            let before = self.ops.len();
+            if let Some(old) = &old {
+                self.keys_size -= (key.len() + old.len()) as i64;
+                removals(&id, old, &mut self.ops)?;
+            }
+            let new = rows.as_ref().map(DocRows::encode_keys);
+            if let (Some(rows), Some(new)) = (rows, &new) {
+                self.keys_size += (key.len() + new.len()) as i64;
+                rows.ops(&mut self.ops);
+            }
+            let sizes = self.ops[before..].iter();
+            self.size += sizes
+                .map(|op| op.sort.len() + op.row.as_ref().map_or(0, Bytes::len) + size_of::<Op>())
+                .sum::<usize>();
+            if old.as_deref() != new.as_deref() {
+                self.size += key.len() + new.as_ref().map_or(0, Vec::len);
+                self.keys.push((key, new));
+            }
+        }
+        Ok(())
+    }
 }

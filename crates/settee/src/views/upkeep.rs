@@ -2,28 +2,25 @@
 //! and writing trees anew.
 
 use super::definition::{Design, Signature};
-use super::edit::Loader;
+use super::edit::{Loader, Nodes};
+use super::node::Node;
 use super::state::{self, IndexState, new_owner};
-use super::tree::node_key;
-use super::update::{Index, db_state};
+use super::update::{Index, db_state, put_nodes};
 use super::{design, open};
 use crate::local::databases::{Inner, Shared};
 use crate::local::listings::following;
 use crate::local::read::Read;
 use crate::local::schema::{DocRow, id_in, key};
 use crate::local::{Fail, Result, changes};
-use bytes::Bytes;
 use settee_core::options::GetOptions;
 use settee_core::wire::{DesignInfo, Seq, Sizes, UpdatesPending, ViewIndexInfo};
-use settee_core::{Error, collate};
-use settee_store::{Durability, Snapshot, Table};
+use settee_core::{Error, ErrorKind, collate};
+use settee_store::{Durability, Snapshot, Table, Tx};
 use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
-/// Bytes in one transaction.
-const PIECE: u64 = 1 << 20;
 /// Rows read at a time.
 const ROWS: u64 = 4096;
 
@@ -210,64 +207,58 @@ fn rewrite(inner: &Arc<Inner>, index: &Index) -> Result<()> {
     let _writer = index.writer.lock().unwrap_or_else(PoisonError::into_inner);
     let snapshot = inner.store.snapshot();
     let Some(old) = index.state(&snapshot)?.filter(|state| state.ready) else { return Ok(()) };
-    let change = |known: IndexState,
-                  state: IndexState,
-                  nodes: Vec<(u64, super::node::Node)>,
-                  done: bool|
+    let change = |known: &IndexState,
+                  change: Box<dyn FnOnce(&mut Tx<'_>, &mut IndexState) -> Result<()> + Send>|
      -> Result<IndexState> {
-        let state_key = index.state_key();
+        let (state_key, known) = (index.state_key(), known.clone());
         inner.store.transact(Durability::Deferred, move |tx| -> Result<IndexState> {
-            let mut state = state;
             state::unchanged(tx, &state_key, &known)?;
-            // While it is written, the new tree is where an unfinished build would be.
-            if state.runs == 0 {
-                state.runs = new_owner(tx)?;
-            }
-            for (id, node) in nodes {
-                tx.put(Table::Index, node_key(state.runs, id).to_vec(), node.into_bytes());
-            }
-            if done {
-                tx.retire(state.tree);
-                state.tree = std::mem::take(&mut state.runs);
-            }
+            let mut state = known;
+            change(tx, &mut state)?;
             tx.put(Table::Meta, state_key, state.encode());
             Ok(state)
         })
     };
-    let mut state = old.clone();
-    if state.runs != 0 {
-        // An earlier one did not come to its end.
-        let (known, state_key) = (state.clone(), index.state_key());
-        state = inner.store.transact(Durability::Deferred, move |tx| -> Result<IndexState> {
-            state::unchanged(tx, &state_key, &known)?;
-            tx.retire(known.runs);
-            let state = IndexState { runs: 0, ..known };
-            tx.put(Table::Meta, state_key, state.encode());
-            Ok(state)
-        })?;
-    }
+    // While it is written the new tree is where an unfinished build would be. If an earlier one did
+    // not come to its end, it goes now.
+    let begin = |tx: &mut Tx<'_>, state: &mut IndexState| -> Result<()> {
+        if state.runs != 0 {
+            tx.retire(state.runs);
+        }
+        state.runs = new_owner(tx)?;
+        Ok(())
+    };
+    let state = change(&old, Box::new(begin))?;
+    let owner = state.runs;
+    let mut store = |nodes: Vec<(u64, Node)>| -> Result<()> {
+        if inner.is_abandoned() {
+            return Err(Error::new(ErrorKind::ServiceUnavailable, "the database is closed").into());
+        }
+        let put = move |tx: &mut Tx<'_>, _: &mut IndexState| -> Result<()> {
+            put_nodes(tx, owner, nodes);
+            Ok(())
+        };
+        change(&state, Box::new(put)).map(|_| ())
+    };
     let tree = old.open(inner, &snapshot);
-    let mut loader = Loader::new(&index.reducer);
+    let mut loader = Loader::new(&index.reducer, &mut store);
     let total = tree.len()?;
-    let (mut at, mut size) = (0, 0);
+    let mut at = 0;
     while at < total {
         let to = total.min(at + ROWS);
         for (leaf, i) in tree.rows(at..to, false)? {
             loader.push(leaf.item(i))?;
         }
         at = to;
-        if loader.nodes.added >= PIECE {
-            size += std::mem::take(&mut loader.nodes.added);
-            let nodes = std::mem::take(&mut loader.nodes.new);
-            state = change(state.clone(), state, nodes, false)?;
-            if inner.is_abandoned() {
-                return Ok(());
-            }
-        }
     }
-    let root: Bytes = loader.finish()?;
-    size += loader.nodes.added;
-    let new = IndexState { root, nodes_size: size, next_node: loader.nodes.next, ..state.clone() };
-    change(state, new, loader.nodes.new, true)?;
-    Ok(())
+    let root = loader.finish()?;
+    let Nodes { next, new, added, .. } = loader.nodes;
+    let end = move |tx: &mut Tx<'_>, state: &mut IndexState| -> Result<()> {
+        put_nodes(tx, owner, new);
+        tx.retire(state.tree);
+        state.tree = std::mem::take(&mut state.runs);
+        (state.root, state.next_node, state.nodes_size) = (root, next, added);
+        Ok(())
+    };
+    change(&state, Box::new(end)).map(|_| ())
 }

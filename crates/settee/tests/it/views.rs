@@ -39,8 +39,16 @@ fn register(local: &Local) {
 }
 
 const REDUCES: [&str; 10] = [
-    "", "_count", "_sum", "_stats", "_approx_count_distinct", "_top_3", "_bottom_2", "_first",
-    "_last", "emits",
+    "",
+    "_count",
+    "_sum",
+    "_stats",
+    "_approx_count_distinct",
+    "_top_3",
+    "_bottom_2",
+    "_first",
+    "_last",
+    "emits",
 ];
 
 fn design() -> Document {
@@ -180,7 +188,9 @@ impl Naive {
         let key = |text: &String| serde_json::from_str::<Value>(text).unwrap();
         let ViewOptions { descending, skip, .. } = *options;
         let mut ranges = match &options.keys {
-            Some(keys) if keys.len() != 1 => keys.iter().map(|k| (Some(key(k)), Some(key(k)))).collect(),
+            Some(keys) if keys.len() != 1 => {
+                keys.iter().map(|k| (Some(key(k)), Some(key(k)))).collect()
+            }
             Some(keys) => vec![(Some(key(&keys[0])), Some(key(&keys[0])))],
             None => vec![(options.start.as_ref().map(key), options.end.as_ref().map(key))],
         };
@@ -200,12 +210,12 @@ impl Naive {
             let from_start = |row: &(Value, String, Value)| match &start {
                 None => true,
                 Some(start) => {
-                    let order = self.collation.compare(&row.0, start).then_with(|| {
-                        match &options.start_docid {
-                            Some(id) => row.1.as_bytes().cmp(id.as_bytes()),
-                            None if descending => std::cmp::Ordering::Less,
-                            None => std::cmp::Ordering::Greater,
-                        }
+                    let order = self.collation.compare(&row.0, start).then_with(|| match &options
+                        .start_docid
+                    {
+                        Some(id) => row.1.as_bytes().cmp(id.as_bytes()),
+                        None if descending => std::cmp::Ordering::Less,
+                        None => std::cmp::Ordering::Greater,
                     });
                     turn(order).is_ge()
                 }
@@ -345,9 +355,8 @@ fn random_doc(random: &mut StdRng) -> Value {
         7..9 => 3,
         _ => 40,
     };
-    let emits: Vec<_> = (0..count)
-        .map(|_| json!([random_key(random), random.random_range(-5..100)]))
-        .collect();
+    let emits: Vec<_> =
+        (0..count).map(|_| json!([random_key(random), random.random_range(-5..100)])).collect();
     json!({"emits": emits})
 }
 
