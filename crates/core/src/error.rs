@@ -62,6 +62,11 @@ pub enum ErrorKind {
     InsufficientStorage,
     /// The feature is not implemented here.
     NotImplemented,
+    /// The other side could not be reached, or the connection was lost. A read can be tried again; of
+    /// a write it may be unknown whether it was done.
+    Unreachable,
+    /// The other side answered with something that its protocol does not know.
+    BadReply,
     /// The store or the network failed, or stored bytes are not what they should be.
     Internal,
 }
@@ -94,6 +99,8 @@ const TABLE: &[(ErrorKind, u16, &str)] = &[
     (ErrorKind::Internal, 500, "unknown_error"),
     (ErrorKind::Timeout, 500, "timeout"),
     (ErrorKind::NotImplemented, 501, "not_implemented"),
+    (ErrorKind::Unreachable, 502, "unreachable"),
+    (ErrorKind::BadReply, 502, "bad_reply"),
     (ErrorKind::ServiceUnavailable, 503, "service_unavailable"),
     (ErrorKind::InsufficientStorage, 507, "insufficient_storage"),
 ];
@@ -120,7 +127,20 @@ impl ErrorKind {
             .iter()
             .find(|row| row.1 == status && row.2 == name)
             .or_else(|| TABLE.iter().find(|row| row.1 == status))
-            .map_or(ErrorKind::Internal, |row| row.0)
+            .map_or_else(
+                || match status {
+                    408 | 504 => ErrorKind::Timeout,
+                    429 => ErrorKind::ServiceUnavailable,
+                    400..500 => ErrorKind::BadRequest,
+                    _ => ErrorKind::Internal,
+                },
+                |row| row.0,
+            )
+    }
+
+    /// The kind that an `error` member without a status means: one of a row in a reply.
+    pub fn from_name(name: &str) -> ErrorKind {
+        TABLE.iter().find(|row| row.2 == name).map_or(ErrorKind::Internal, |row| row.0)
     }
 }
 
@@ -270,5 +290,7 @@ mod tests {
         }
         assert_eq!(ErrorKind::from_status(404, "no_db_file"), ErrorKind::NotFound);
         assert_eq!(ErrorKind::from_status(599, "odd"), ErrorKind::Internal);
+        assert_eq!(ErrorKind::from_status(429, "too_many_requests").status(), 503);
+        assert_eq!(ErrorKind::from_status(504, "").status(), 500);
     }
 }

@@ -11,6 +11,10 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 
+mod read;
+
+pub use read::{BulkResult, parse_bulk_get_result, row_error};
+
 /// An update sequence: a dense number in a local database, opaque text from a remote one.
 ///
 /// Only numbers can be compared; a text is handed back to the server it came from as it is.

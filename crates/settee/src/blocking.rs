@@ -80,6 +80,12 @@ impl Couch {
         crate::Couch::temporary_in(parent).map(Couch)
     }
 
+    /// [`Couch::connect`](crate::Couch::connect).
+    #[cfg(feature = "remote")]
+    pub fn connect(url: &str) -> Result<Couch> {
+        crate::Couch::connect(url).map(Couch)
+    }
+
     /// The same place, to be used from async code.
     pub fn as_async(&self) -> &crate::Couch {
         &self.0
@@ -119,6 +125,12 @@ impl From<crate::Couch> for Couch {
 pub struct Database(crate::Database);
 
 impl Database {
+    /// [`Database::connect`](crate::Database::connect).
+    #[cfg(feature = "remote")]
+    pub fn connect(url: &str) -> Result<Database> {
+        crate::Database::connect(url).map(Database)
+    }
+
     /// The database's name.
     pub fn name(&self) -> &str {
         self.0.name()

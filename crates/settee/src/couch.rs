@@ -109,6 +109,29 @@ impl Couch {
         Ok(Couch::new(Arc::new(local), Some(directory)))
     }
 
+    /// The databases of a server. Nothing is asked of it yet.
+    ///
+    /// What the URL may be is said at [`Remote::connect`](crate::remote::Remote::connect). Other
+    /// options than the usual go there too, and its result to [`from_host`](Couch::from_host).
+    ///
+    /// # Errors
+    ///
+    /// `BadRequest` if the URL makes no sense.
+    ///
+    /// ```no_run
+    /// # async fn example() -> settee::Result<()> {
+    /// use settee::Couch;
+    ///
+    /// let couch = Couch::connect("http://admin:secret@localhost:5984")?;
+    /// println!("{:?}", couch.all_dbs().await?);
+    /// # Ok(()) }
+    /// ```
+    #[cfg(feature = "remote")]
+    pub fn connect(url: &str) -> Result<Couch> {
+        use crate::remote::{Remote, RemoteOptions};
+        Ok(Couch::from_host(Arc::new(Remote::connect(url, &RemoteOptions::new())?)))
+    }
+
     /// The comfort of a `Couch` over any implementation of [`Host`].
     pub fn from_host(host: Arc<dyn Host>) -> Couch {
         Couch::new(host, None)

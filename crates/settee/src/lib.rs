@@ -52,10 +52,15 @@
 //! | feature | default | what it adds |
 //! |---|---|---|
 //! | `blocking` | no | `settee::blocking`, the whole API without `async` |
+//! | `remote` | no | `settee::remote`, databases of a CouchDB or of anything that speaks its protocol |
 //! | `js` | no | functions of design documents in JavaScript: needs a C compiler |
 
 pub mod adapter;
+pub mod design;
 pub mod local;
+#[cfg(feature = "remote")]
+pub mod remote;
+pub mod replicate;
 pub mod script;
 
 mod all_docs;
@@ -75,6 +80,7 @@ pub use conflict::{ConflictResolution, Pending};
 pub use couch::Couch;
 pub use database::Database;
 pub use input::{AttachmentBody, DocRef, IntoDocument};
+pub use replicate::{Replication, Sync};
 pub use settee_core::{
     Attachment, AttachmentData, Body, Digest, Document, Encoding, Error, ErrorKind, Result, Rev,
     RevId, Revisions, options, selector::Selector, wire,
@@ -87,3 +93,8 @@ pub mod prelude {
     pub use crate::{Couch, Database, Document, Error, IntoDocument, Result};
     pub use futures_util::{StreamExt, TryStreamExt};
 }
+
+/// The examples of the README, so that they stay true.
+#[cfg(all(doctest, feature = "blocking"))]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -9,8 +9,8 @@ use super::schema::{BodyRow, DbState, PurgeRow, StoredAttachment, meta, side};
 use super::write::{self, Edit, Writer};
 use super::{Fail, Result, changes, listings, maintenance, read};
 use crate::adapter::{
-    Adapter, AttachmentReader, ByteStream, ChangesStream, DbUpdateKind, Parts, Rows, ViewRows,
-    store_durability,
+    Adapter, AttachmentReader, ByteStream, ChangesStream, DbUpdateKind, Location, Parts, Rows,
+    ViewRows, store_durability,
 };
 use crate::views;
 use async_trait::async_trait;
@@ -227,6 +227,10 @@ impl LocalDatabase {
 impl Adapter for LocalDatabase {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn location(&self) -> Location {
+        Location::Local { place: self.inner.uuid.clone(), name: self.name.clone() }
     }
 
     async fn info(&self) -> settee_core::Result<DatabaseInfo> {

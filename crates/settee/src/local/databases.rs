@@ -51,7 +51,7 @@ pub(crate) struct Inner {
     pub(crate) limits: Limits,
     pub(crate) ids: env::IdGenerator,
     pub(crate) updates: Updates,
-    uuid: String,
+    pub(crate) uuid: String,
     /// The databases used so far, by name.
     open: RwLock<HashMap<String, Arc<Shared>>>,
     /// Held while the whole store is compacted.

@@ -17,6 +17,7 @@ pub use mapped::{Failure, Mapped, MappedRows};
 
 use async_trait::async_trait;
 use settee_core::Result;
+use sha2::{Digest, Sha256};
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,17 +96,31 @@ pub struct ReduceCall<'a> {
     pub values: &'a str,
 }
 
-/// A design document whose functions are called.
+/// A design document whose functions are called. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct DesignSource {
-    /// The database.
-    pub database: Arc<str>,
-    /// The document's id.
-    pub id: Arc<str>,
-    /// What changes whenever the document does: its revision.
-    pub rev: Arc<str>,
+    key: Arc<str>,
+    text: Arc<str>,
+}
+
+impl DesignSource {
+    /// The design document of a database, as JSON.
+    pub fn new(database: &str, id: &str, text: impl Into<Arc<str>>) -> DesignSource {
+        let text = text.into();
+        // Not the revision: replication may bring two documents with one.
+        let hash = crate::env::hex(&Sha256::digest(text.as_bytes()));
+        DesignSource { key: format!("{database} {id} {hash}").into(), text }
+    }
+
+    /// What no other design document has: functions with different keys never meet.
+    pub fn key(&self) -> &Arc<str> {
+        &self.key
+    }
+
     /// The document as JSON.
-    pub text: Arc<str>,
+    pub fn text(&self) -> &Arc<str> {
+        &self.text
+    }
 }
 
 /// An edit that validation functions shall judge. All are JSON.

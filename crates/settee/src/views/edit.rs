@@ -224,7 +224,7 @@ impl Edit<'_, '_> {
         if !changed {
             return Ok(None);
         }
-        let mut items = Items::default();
+        let mut items = Items::with_capacity(node.size() + 128);
         for part in parts {
             match part {
                 Part::Kept(from, to) => items.extend(node, (from, to)),
@@ -294,7 +294,7 @@ impl Edit<'_, '_> {
             return Ok(());
         }
         let mut parts = left.div_ceil(TARGET);
-        let mut node = Items::default();
+        let mut node = Items::with_capacity(TARGET);
         for i in 0..new.items.len() {
             let item = new.items.item(i);
             // Where rows come in order the nodes behind are left full, else all have room for more.
@@ -323,7 +323,8 @@ fn is_full(items: &Items, level: u8, next: usize, fill: usize) -> bool {
 
 /// The rows of a leaf after some changes, if that makes any difference.
 fn leaf(node: &Node, ops: &[Op]) -> Result<Option<Changed>> {
-    let mut rows = Changed { appended: true, ..Changed::default() };
+    let room = node.size() + ops.len() * 64;
+    let mut rows = Changed { items: Items::with_capacity(room), appended: true };
     let mut changed = false;
     let mut at = 0;
     for op in ops {

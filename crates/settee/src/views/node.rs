@@ -211,6 +211,11 @@ pub(crate) struct Items {
 }
 
 impl Items {
+    /// None yet, but room for so many bytes.
+    pub(crate) fn with_capacity(size: usize) -> Items {
+        Items { ends: Vec::with_capacity(size / 32), bytes: Vec::with_capacity(size) }
+    }
+
     pub(crate) fn push(&mut self, item: &[u8]) {
         self.bytes.extend_from_slice(item);
         self.ends.push(self.bytes.len());
@@ -255,7 +260,9 @@ impl Items {
     /// The node of these items, of which there must be one at least; then there are none.
     pub(crate) fn finish(&mut self, level: u8) -> Result<Node> {
         let wide = self.bytes.len() > usize::from(u16::MAX);
-        let mut bytes = Vec::with_capacity(5 + self.ends.len() * 4 + self.bytes.len());
+        let width = if wide { 4 } else { 2 };
+        let size = 5 + self.ends.len() * width + self.bytes.len();
+        let mut bytes = Vec::with_capacity(size);
         bytes.push(if wide { level | WIDE } else { level });
         bytes.extend_from_slice(&(self.ends.len() as u32).to_be_bytes());
         for end in self.ends.drain(..) {
@@ -264,7 +271,8 @@ impl Items {
                 false => bytes.extend_from_slice(&(end as u16).to_be_bytes()),
             }
         }
-        bytes.append(&mut self.bytes);
+        bytes.extend_from_slice(&self.bytes);
+        self.bytes.clear();
         Node::parse(bytes.into())
     }
 }

@@ -31,7 +31,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Changes that are taken up together. The more, the more of them go into one leaf, which is written
 /// once for all.
-const BATCH: usize = 32 << 10;
+const BATCH: usize = 128 << 10;
 /// Bytes of rows after which no change is added to those.
 const BATCH_SIZE: usize = 16 << 20;
 /// Documents that are mapped together, and bytes after which none is added.

@@ -2,8 +2,11 @@
 //!
 //! - `compaction`: what the engine drops by itself.
 //! - `conformance`: the list in the testkit, on memory and on disk.
+//! - `design`: shows, lists, updates, rewrites, filters and validation.
 //! - `couch`: what is particular to `Couch` and the embedded engine: directories, handles, ids.
+//! - `remote`: the HTTP client, against our own server, hostile ones and broken lines.
 //! - `random`: random operations, compared with the testkit's model.
+//! - `script`: the script engine: what functions can do, and what they cannot.
 //! - `views`: indexes of the embedded engine, compared with a model that maps and sorts everything.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
@@ -11,5 +14,11 @@
 mod compaction;
 mod conformance;
 mod couch;
+#[cfg(feature = "js")]
+mod design;
 mod random;
+#[cfg(feature = "remote")]
+mod remote;
+#[cfg(feature = "js")]
+mod script;
 mod views;

@@ -94,9 +94,9 @@ pub async fn an_attachment_written_by_itself_comes_first(place: Place) {
 }
 
 pub async fn an_attachment_must_go_to_the_current_revision(place: Place) {
-    let (db, current) = with_attachment(&place, "a", b"1").await;
-    let mut stale = current.clone();
-    stale.rev = Some(db.revision_ids("a").await.unwrap()[1].clone());
+    let (db, mut stale) = with_attachment(&place, "a", b"1").await;
+    let mut current = stale.clone();
+    db.put_attachment(&mut current, "newer", "2", None).await.unwrap();
     conflicts(db.put_attachment(&mut stale.clone(), "b", "2", None).await);
     conflicts(db.delete_attachment(&mut stale, "a").await);
     conflicts(db.put_attachment(&mut Document::with_id("a"), "b", "2", None).await);

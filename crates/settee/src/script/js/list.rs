@@ -3,7 +3,7 @@
 
 use super::super::{DesignSource, ListIo, ScriptOptions};
 use super::env::{Clock, Env, Source};
-use super::pool::{Key, Pool, Watch};
+use super::pool::{Pool, Watch};
 use rquickjs::{Ctx, Exception, Function, Object};
 use settee_core::{Error, Result};
 use std::rc::Rc;
@@ -27,15 +27,15 @@ struct Ends {
 }
 
 /// Runs a list function, and returns at once.
-pub(super) fn run(pool: &Pool, key: &Key, design: &DesignSource, call: Call, io: Box<dyn ListIo>) {
+pub(super) fn run(pool: &Pool, design: &DesignSource, call: Call, io: Box<dyn ListIo>) {
     let outside = Outside(Arc::new(Mutex::new(Ends { io: Some(io), error: None })));
     let late = outside.clone();
-    let (source, options) = (Source::Design(design.text.clone()), pool.options().clone());
+    let (source, options) = (Source::Design(design.text().clone()), pool.options().clone());
     let work = move |watch| {
         let result = run_function(&options, watch, &source, &call, &outside);
         outside.end(result);
     };
-    pool.run_apart(key, work, move |error| late.end(Err(error)));
+    pool.run_apart(design.key(), work, move |error| late.end(Err(error)));
 }
 
 fn run_function(

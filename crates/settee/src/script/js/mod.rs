@@ -84,11 +84,9 @@ impl JsEngine {
         design: &DesignSource,
         work: impl FnOnce(&Scope<'_, '_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let key = design_key(design);
-        let source = Source::Design(design.text.clone());
-        let name = key.clone();
-        let work = move |worker: &mut Worker| worker.enter(&name, &source, work)?;
-        self.pool.run_async(&key, work).await
+        let (key, source) = (design.key().clone(), Source::Design(design.text().clone()));
+        let work = move |worker: &mut Worker| worker.enter(&key, &source, work)?;
+        self.pool.run_async(design.key(), work).await
     }
 }
 
@@ -110,10 +108,6 @@ impl Functions {
         let hash = crate::env::hex(&hash.finalize());
         format!("{} {} {hash} {}", self.database, self.kind, self.lib.is_some()).into()
     }
-}
-
-fn design_key(design: &DesignSource) -> Key {
-    format!("{} {} {}", design.database, design.id, design.rev).into()
 }
 
 /// Functions that are.
@@ -521,7 +515,7 @@ impl ScriptEngine for JsEngine {
         io: Box<dyn ListIo>,
     ) {
         let call = list::Call { name: name.to_owned(), head, request };
-        list::run(&self.pool, &design_key(design), design, call, io);
+        list::run(&self.pool, design, call, io);
     }
 }
 

@@ -454,7 +454,7 @@
       }
       if (source === undefined || source === null || source === '') {
         throw failure('not_found',
-          `missing ${path[0]} function ${path[1] || path[0]} on design doc ${design._id}`);
+          `missing ${path[0].replace(/s$/, '')} function ${path[1] || path[0]} on design doc ${design._id}`);
       }
       make = compile(source);
       compiled.set(id, make);

@@ -1,5 +1,4 @@
 //! The script engine: what functions can do, and what they cannot.
-#![cfg(feature = "js")]
 
 use settee::script::{
     JsEngine, MapSource, Mapped, ReduceCall, ReduceSource, ScriptEngine, ScriptOptions,

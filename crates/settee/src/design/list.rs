@@ -1,0 +1,309 @@
+//! Lists: the rows of a view as anything.
+//!
+//! The function runs on a thread of the engine and takes one row after the other; its output goes
+//! out as it comes. Neither gets ahead of the other: the thread waits in [`Pipe`] until whoever reads
+//! the response comes for more.
+
+use super::options::view_options;
+use super::{Functions, Request, Response, Stub, split_path};
+use crate::adapter::{ByteStream, Rows, ViewRows};
+use crate::script::ListIo;
+use bytes::Bytes;
+use futures_channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use serde_json::{Map, Value, json};
+use settee_core::document::WriteJson;
+use settee_core::json::write_string;
+use settee_core::options::{AllDocsOptions, ViewOptions};
+use settee_core::wire::{DocRow, ViewRow};
+use settee_core::{Error, ErrorKind, Result};
+use std::sync::mpsc;
+
+/// A response that a list function makes while it is read.
+pub struct ListResponse {
+    /// The status.
+    pub code: u16,
+    /// The headers.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: ByteStream,
+}
+
+impl std::fmt::Debug for ListResponse {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ListResponse")
+            .field("code", &self.code)
+            .field("headers", &self.headers)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ListResponse {
+    /// Waits for the whole body.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the function throws after it has begun.
+    pub async fn collect(self) -> Result<Response> {
+        let mut body = Vec::new();
+        let mut chunks = self.body;
+        while let Some(chunk) = chunks.try_next().await? {
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Response { code: self.code, headers: self.headers, body: body.into() })
+    }
+}
+
+impl Functions {
+    /// Calls a list function over a view: `ddoc/function/view`, or `ddoc/function/other/view` for a
+    /// view of another design document. The view may be `_all_docs`. Its options are the query's
+    /// parameters, and the members of a body in JSON.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if there is no such design document, view or function, `QueryParse` for options
+    /// that make no sense, and whatever the function throws before its first output.
+    pub async fn list(&self, path: &str, stub: &Stub) -> Result<ListResponse> {
+        let (ddoc, name, view) = split_path(path, "list")?;
+        let bad_path = || Error::new(ErrorKind::NotFound, "Bad path.").with_name("list_error");
+        let request = stub.request(self.path(ddoc, "_list", name, view), "GET")?;
+        let (other, view) = match view.ok_or_else(bad_path)?.split_once('/') {
+            None => (ddoc, view.unwrap_or_default()),
+            Some((other, view)) => (other, view),
+        };
+        let mut parameters = request.query.clone();
+        if let Some(body) = &request.body {
+            let content_type = request.header("Content-Type").unwrap_or("application/json");
+            let members = Some(body).filter(|_| content_type.starts_with("application/json"));
+            let members = members.and_then(|body| serde_json::from_str::<Map<_, _>>(body).ok());
+            parameters.extend(members.ok_or_else(|| Error::bad_request("invalid_json"))?);
+        }
+        let options = view_options(&parameters)?;
+        let rows = self.rows(other, view, &options).await?;
+        self.list_request(ddoc, name, rows, options.include_docs, &request).await
+    }
+
+    /// The rows of a view or of `_all_docs`.
+    pub(super) async fn rows(
+        &self,
+        ddoc: &str,
+        view: &str,
+        options: &ViewOptions,
+    ) -> Result<ViewRows> {
+        if view != "_all_docs" {
+            return self.db.view(ddoc, view, options).await;
+        }
+        let id = |key: &String| {
+            let id = serde_json::from_str::<String>(key);
+            id.map_err(|_| Error::query_parse("the keys of _all_docs are texts"))
+        };
+        let ids = |key: &Option<String>| key.as_ref().map(id).transpose();
+        let keys = options.keys.as_ref().map(|keys| keys.iter().map(id).collect());
+        let listing = AllDocsOptions {
+            keys: keys.transpose()?,
+            start: ids(&options.start)?,
+            end: ids(&options.end)?,
+            inclusive_end: options.inclusive_end,
+            descending: options.descending,
+            limit: options.limit,
+            skip: options.skip,
+            include_docs: options.include_docs,
+            doc: options.doc.clone(),
+            update_seq: options.update_seq,
+            ..AllDocsOptions::default()
+        };
+        Ok(as_view(self.db.all_docs(&listing).await?))
+    }
+
+    /// Answers `/{db}/_design/{ddoc}/_list/{name}/…` with the rows given.
+    ///
+    /// # Errors
+    ///
+    /// As [`list`](Functions::list).
+    pub async fn list_request(
+        &self,
+        ddoc: &str,
+        name: &str,
+        rows: ViewRows,
+        include_docs: bool,
+        request: &Request,
+    ) -> Result<ListResponse> {
+        let design = self.open(ddoc).await?;
+        let object = self.request_object(request, None).await?;
+        let (events, receiver) = unbounded();
+        let (answer, answers) = mpsc::channel();
+        let pipe = Pipe { events, answers, rows: Vec::new().into_iter() };
+        self.engine.list(&design.source, name, head(&rows), object, Box::new(pipe));
+        let outside = Outside { events: receiver, answer, rows: Some(rows), include_docs };
+        outside.start().await
+    }
+}
+
+/// What is known before the first row, as functions get it.
+fn head(rows: &ViewRows) -> String {
+    let mut head = Map::new();
+    if let Some(total) = rows.total_rows {
+        head.insert("total_rows".to_owned(), total.into());
+    }
+    if let Some(offset) = rows.offset {
+        head.insert("offset".to_owned(), offset.into());
+    }
+    if let Some(seq) = &rows.update_seq {
+        head.insert("update_seq".to_owned(), json!(seq));
+    }
+    Value::Object(head).to_string()
+}
+
+/// A listing of documents as if it were a view.
+fn as_view(rows: Rows) -> ViewRows {
+    let as_row = |row: DocRow| {
+        let mut key = Vec::new();
+        write_string(&mut key, &row.id);
+        let Some(rev) = &row.rev else {
+            let error = Some("not_found".to_owned());
+            return ViewRow { key: key.into(), error, ..ViewRow::default() };
+        };
+        let deleted = if row.deleted { r#","deleted":true"# } else { "" };
+        let value = format!(r#"{{"rev":"{rev}"{deleted}}}"#).into();
+        ViewRow { id: Some(row.id), key: key.into(), value, doc: row.doc, error: None }
+    };
+    ViewRows {
+        total_rows: rows.total_rows,
+        offset: rows.offset,
+        update_seq: rows.update_seq,
+        rows: rows.rows.map_ok(move |rows| rows.into_iter().map(as_row).collect()).boxed(),
+    }
+}
+
+/// What the function's thread says.
+enum Event {
+    Start(String),
+    Send(String),
+    Row,
+    End(Result<()>),
+}
+
+/// What it is answered: the next rows, none behind the last; or to go on.
+enum Answer {
+    Rows(Vec<String>),
+    GoOn,
+}
+
+/// The function's side.
+struct Pipe {
+    events: UnboundedSender<Event>,
+    answers: mpsc::Receiver<Answer>,
+    rows: std::vec::IntoIter<String>,
+}
+
+impl Pipe {
+    fn ask(&self, event: Event) -> Result<Answer> {
+        let gone = || Error::new(ErrorKind::Internal, "nobody reads the list any more");
+        self.events.unbounded_send(event).map_err(|_| gone())?;
+        self.answers.recv().map_err(|_| gone())
+    }
+}
+
+impl ListIo for Pipe {
+    fn start(&mut self, response: &str) -> Result<()> {
+        self.ask(Event::Start(response.to_owned())).map(drop)
+    }
+
+    fn send(&mut self, text: &str) -> Result<()> {
+        self.ask(Event::Send(text.to_owned())).map(drop)
+    }
+
+    fn row(&mut self) -> Result<Option<String>> {
+        if let Some(row) = self.rows.next() {
+            return Ok(Some(row));
+        }
+        if let Answer::Rows(rows) = self.ask(Event::Row)? {
+            self.rows = rows.into_iter();
+        }
+        Ok(self.rows.next())
+    }
+
+    fn end(self: Box<Self>, result: Result<()>) {
+        // Nobody may be there any more to hear it.
+        let _ = self.events.unbounded_send(Event::End(result));
+    }
+}
+
+/// The reader's side.
+struct Outside {
+    events: UnboundedReceiver<Event>,
+    answer: mpsc::Sender<Answer>,
+    /// `None` behind the last.
+    rows: Option<ViewRows>,
+    include_docs: bool,
+}
+
+/// What comes of an event.
+enum Step {
+    Started(String),
+    Output(String),
+    Ended,
+}
+
+impl Outside {
+    fn go_on(&self, answer: Answer) {
+        // A thread that has ended needs no answer.
+        let _ = self.answer.send(answer);
+    }
+
+    /// Serves the function until it has something for the reader. It then waits until it is answered.
+    async fn step(&mut self) -> Result<Step> {
+        loop {
+            match self.events.next().await {
+                Some(Event::Start(response)) => return Ok(Step::Started(response)),
+                Some(Event::Send(text)) => return Ok(Step::Output(text)),
+                Some(Event::Row) => {
+                    let rows = self.next_rows().await?;
+                    self.go_on(Answer::Rows(rows));
+                }
+                Some(Event::End(result)) => return result.map(|()| Step::Ended),
+                None => return Err(Error::new(ErrorKind::Internal, "the list function is gone")),
+            }
+        }
+    }
+
+    /// The next batch of rows, as JSON; empty behind the last.
+    async fn next_rows(&mut self) -> Result<Vec<String>> {
+        while let Some(rows) = &mut self.rows {
+            match rows.rows.try_next().await? {
+                None => self.rows = None,
+                Some(batch) if batch.is_empty() => {}
+                Some(batch) => {
+                    let text = |row: ViewRow| {
+                        let mut out = Vec::new();
+                        row.write_json(&mut out, self.include_docs, &WriteJson::default());
+                        String::from_utf8(out).map_err(Error::internal)
+                    };
+                    return batch.into_iter().map(text).collect();
+                }
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    /// Waits for the head of the response.
+    async fn start(mut self) -> Result<ListResponse> {
+        let response = match self.step().await? {
+            Step::Started(response) => response,
+            Step::Output(_) | Step::Ended => "{}".to_owned(),
+        };
+        let mut response = Response::parse(&response, 200)?;
+        response.set_header("Vary", "Accept");
+        let first = response.body;
+        let first = stream::iter(Some(first).filter(|body| !body.is_empty()).map(Ok));
+        let rest = stream::try_unfold(self, |mut outside| async move {
+            outside.go_on(Answer::GoOn);
+            match outside.step().await? {
+                Step::Output(text) => Ok(Some((Bytes::from(text), outside))),
+                Step::Started(_) | Step::Ended => Ok(None),
+            }
+        });
+        let body = first.chain(rest).boxed();
+        Ok(ListResponse { code: response.code, headers: response.headers, body })
+    }
+}

@@ -1,0 +1,125 @@
+//! What functions return.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use serde_json::{Map, Value};
+use settee_core::{Error, ErrorKind, Result};
+use std::fmt::Write as _;
+
+/// A response that a function made, complete.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Response {
+    /// The status.
+    pub code: u16,
+    /// The headers.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl Response {
+    /// Reads a response object: `code` unless it is the usual one, `headers`, and one of `body`,
+    /// `json` and `base64`.
+    pub(super) fn parse(text: &str, code: u16) -> Result<Response> {
+        let object: Map<String, Value> = serde_json::from_str(text).map_err(Error::internal)?;
+        let mut response = Response { code, headers: Vec::new(), body: Bytes::new() };
+        let mut media_type = "text/html; charset=utf-8";
+        for (name, value) in &object {
+            match (name.as_str(), value) {
+                ("code", Value::Number(code)) => {
+                    let code = code.as_u64().and_then(|code| u16::try_from(code).ok());
+                    let code = code.filter(|code| (200..600).contains(code));
+                    response.code = code.ok_or_else(|| invalid(name, value))?;
+                }
+                ("stop", _) => {}
+                ("json", value) => {
+                    media_type = "application/json";
+                    response.body = format!("{value}\n").into();
+                }
+                ("body", Value::String(body)) => {
+                    media_type = "text/html; charset=utf-8";
+                    response.body = body.clone().into();
+                }
+                ("base64", Value::String(content)) => {
+                    media_type = "application/binary";
+                    let content = STANDARD.decode(content).map_err(|_| invalid(name, value))?;
+                    response.body = content.into();
+                }
+                ("headers", Value::Object(headers)) => {
+                    response.headers = read_headers(headers)?;
+                }
+                _ => return Err(invalid(name, value)),
+            }
+        }
+        if response.header("Content-Type").is_none() {
+            response.headers.push(("Content-Type".to_owned(), media_type.to_owned()));
+        }
+        Ok(response)
+    }
+
+    /// A header's value.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let found = self.headers.iter().find(|(other, _)| other.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.as_str())
+    }
+
+    pub(super) fn set_header(&mut self, name: &str, value: &str) {
+        self.headers.retain(|(other, _)| !other.eq_ignore_ascii_case(name));
+        self.headers.push((name.to_owned(), value.to_owned()));
+    }
+}
+
+fn read_headers(headers: &Map<String, Value>) -> Result<Vec<(String, String)>> {
+    let fine = |text: &str| !text.contains(['\r', '\n', '\0']);
+    headers
+        .iter()
+        .map(|(name, value)| {
+            let text = match value {
+                Value::String(text) => text.clone(),
+                Value::Number(number) => number.to_string(),
+                Value::Bool(flag) => flag.to_string(),
+                _ => return Err(invalid(name, value)),
+            };
+            // One header must not become two.
+            if name.is_empty() || !fine(name) || !fine(&text) {
+                return Err(invalid(name, value));
+            }
+            Ok((name.clone(), text))
+        })
+        .collect()
+}
+
+/// CouchDB's error for a response that it does not understand.
+fn invalid(name: &str, value: &Value) -> Error {
+    let mut term = String::new();
+    write_term(&mut term, value);
+    let reason = format!("Invalid data from external server: {{<<\"{name}\">>,{term}}}");
+    Error::new(ErrorKind::Internal, reason).with_name("external_response_error")
+}
+
+/// A value as CouchDB's messages show it.
+fn write_term(out: &mut String, value: &Value) {
+    match value {
+        Value::String(text) => _ = write!(out, "<<{text:?}>>"),
+        Value::Array(elements) => {
+            out.push('[');
+            for (n, element) in elements.iter().enumerate() {
+                out.push_str(if n > 0 { "," } else { "" });
+                write_term(out, element);
+            }
+            out.push(']');
+        }
+        Value::Object(members) => {
+            out.push_str("{[");
+            for (n, (name, member)) in members.iter().enumerate() {
+                let comma = if n > 0 { "," } else { "" };
+                _ = write!(out, "{comma}{{<<{name:?}>>,");
+                write_term(out, member);
+                out.push('}');
+            }
+            out.push_str("]}");
+        }
+        other => _ = write!(out, "{other}"),
+    }
+}

@@ -1,0 +1,4 @@
+//! The HTTP client. `conformance` runs the testkit's list through it.
+
+mod conformance;
+mod site;
