@@ -5,6 +5,7 @@ use super::{Fail, Result, corrupt};
 use crate::adapter::{Adapter, AllDbsOptions, DbUpdate, DbUpdateKind, Host};
 use crate::env;
 use crate::local::adapter::LocalDatabase;
+use crate::script::ScriptEngine;
 use crate::views::state::IndexState;
 use crate::views::{self, NativeView};
 use async_trait::async_trait;
@@ -32,6 +33,9 @@ pub struct LocalOptions {
     /// Memory for the rows of an index that is being made, in bytes, before they are sorted in the
     /// store. 32 MiB unless given.
     pub index_memory: Option<usize>,
+    /// What runs the functions of design documents in JavaScript; with the feature `js`,
+    /// [`JsEngine`](crate::script::JsEngine) unless given.
+    pub script: Option<Arc<dyn ScriptEngine>>,
 }
 
 /// A directory of databases, or a place in memory: the embedded [`Host`].
@@ -112,7 +116,7 @@ impl Local {
                 updates: Updates::default(),
                 open: RwLock::default(),
                 compacting: Mutex::default(),
-                views: views::state::Shared::default(),
+                views: views::state::Shared::new(options.script.clone()),
                 index_memory: options.index_memory.unwrap_or(views::MEMORY),
                 background: AtomicUsize::new(0),
             }),

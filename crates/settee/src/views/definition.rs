@@ -1,14 +1,15 @@
 //! What design documents say of their views.
 
-use super::mapping::{Mapping, NativeMapping};
+use super::mapping::{Mapping, NativeMapping, ScriptMapping};
 use super::native::NativeView;
-use super::reduce::Reducer;
+use super::reduce::{Reducer, ScriptReduce};
+use crate::script::{MapSource, ReduceSource, ScriptEngine};
 use settee_core::collate::{self, Collation};
 use settee_core::wire::TempView;
 use settee_core::{Body, Error, ErrorKind, Result, json};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 /// Changes when the same definition gets other rows, or rows in another form, than before.
 const VERSION: u32 = 1;
@@ -164,17 +165,21 @@ impl Definition {
     }
 
     /// What runs the map function.
-    pub(crate) fn mapping(&self, place: &Functions) -> Result<Arc<dyn Mapping>> {
+    ///
+    /// `database` is the one whose documents it maps.
+    pub(crate) fn mapping(&self, place: &Functions, database: &str) -> Result<Arc<dyn Mapping>> {
         if self.is_native() {
             let name = self.map_source()?;
             let view = place.native(&name).ok_or_else(|| unregistered(&name))?;
             return Ok(Arc::new(NativeMapping(view)));
         }
-        Err(unknown_language(&self.language))
+        let source =
+            MapSource { database, functions: &[&self.map_source()?], lib: self.lib.as_deref() };
+        Ok(Arc::new(ScriptMapping(place.script(&self.language)?.mapper(&source)?)))
     }
 
-    /// What reduces the rows.
-    pub(crate) fn reducer(&self, place: &Functions) -> Result<Reducer> {
+    /// What reduces the rows. `name` is what to call it in messages.
+    pub(crate) fn reducer(&self, place: &Functions, database: &str, name: &str) -> Result<Reducer> {
         let Some(reduce) = &self.reduce else { return Ok(Reducer::None) };
         if reduce.starts_with('_') {
             return Reducer::built_in(reduce);
@@ -184,7 +189,10 @@ impl Definition {
             let view = view.ok_or_else(|| unregistered(reduce))?;
             return Ok(Reducer::Function(Arc::new(view)));
         }
-        Err(unknown_language(&self.language))
+        let name = format!("{database}/_design/{name}");
+        let source = ReduceSource { database, function: reduce, name: &name };
+        let reducer = place.script(&self.language)?.reducer(&source)?;
+        Ok(Reducer::Function(Arc::new(ScriptReduce(reducer))))
     }
 }
 
@@ -201,9 +209,29 @@ fn unregistered(name: &str) -> Error {
 #[derive(Debug, Default)]
 pub(crate) struct Functions {
     native: RwLock<BTreeMap<String, NativeView>>,
+    script: OnceLock<Arc<dyn ScriptEngine>>,
 }
 
 impl Functions {
+    pub(crate) fn new(script: Option<Arc<dyn ScriptEngine>>) -> Functions {
+        let functions = Functions::default();
+        if let Some(script) = script {
+            let _ = functions.script.set(script);
+        }
+        functions
+    }
+
+    /// What runs functions in a language.
+    fn script(&self, language: &str) -> Result<&Arc<dyn ScriptEngine>> {
+        if language != "javascript" {
+            return Err(unknown_language(language));
+        }
+        #[cfg(feature = "js")]
+        return Ok(self.script.get_or_init(|| Arc::new(crate::script::JsEngine::default())));
+        #[cfg(not(feature = "js"))]
+        return self.script.get().ok_or_else(|| unknown_language(language));
+    }
+
     pub(crate) fn register(&self, view: NativeView) {
         let mut native = self.native.write().unwrap_or_else(PoisonError::into_inner);
         native.insert(view.name.clone(), view);

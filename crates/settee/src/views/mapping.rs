@@ -7,9 +7,10 @@ use super::node::Row;
 use crate::local::codec::{Reader, put_bytes};
 use bytes::Bytes;
 use settee_core::collate::Collation;
-use settee_core::{Document, Result};
+use settee_core::{Document, Error, ErrorKind, Result};
 use std::cmp::Ordering;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 /// The rows of one document as its map function emitted them: keys and values, as JSON.
 pub(crate) type Emitted = Vec<(Bytes, Bytes)>;
@@ -39,6 +40,33 @@ impl Mapping for NativeMapping {
             }
         };
         Ok(docs.iter().map(map).collect())
+    }
+}
+
+/// A map function in a language that a [`ScriptEngine`](crate::script::ScriptEngine) runs.
+pub(crate) struct ScriptMapping(pub(crate) Arc<dyn crate::script::Mapper>);
+
+impl Mapping for ScriptMapping {
+    fn map(&self, docs: &[Document]) -> Result<Vec<Emitted>> {
+        let texts: Vec<String> = docs.iter().map(Document::to_json).collect();
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let mapped = self.0.map(&texts)?;
+        let rows = docs.iter().enumerate().map(|(i, doc)| match mapped.get(i, 0) {
+            Ok(rows) => Ok(rows
+                .map(|(key, value)| {
+                    let copy = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+                    (copy(key), copy(value))
+                })
+                .collect()),
+            Err(failure) if failure.gave_up => {
+                Err(Error::new(ErrorKind::Timeout, failure.message.clone()))
+            }
+            Err(failure) => {
+                tracing::info!(id = doc.id, %failure, "a map function failed");
+                Ok(Vec::new())
+            }
+        });
+        rows.collect()
     }
 }
 

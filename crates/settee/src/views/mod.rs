@@ -141,8 +141,8 @@ async fn open(
     let index = match known {
         Some(index) => index,
         None => {
-            let mapping = definition.mapping(functions)?;
-            let reducer = definition.reducer(functions)?;
+            let mapping = definition.mapping(functions, &shared.name)?;
+            let reducer = definition.reducer(functions, &shared.name, design)?;
             let index = Index::new(shared.id, signature, definition, design, mapping, reducer);
             let mut indexes = shared.views.indexes.lock().unwrap_or_else(PoisonError::into_inner);
             indexes.entry(signature).or_insert_with(|| Arc::new(index)).clone()

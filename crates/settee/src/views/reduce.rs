@@ -8,6 +8,7 @@ use super::distinct::Distinct;
 use super::node::{Child, Node, Place, Row};
 use super::number::Number;
 use crate::local::codec::{Reader, put_bytes, put_uint};
+use crate::script::ReduceCall;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use settee_core::{Error, ErrorKind, Result, collate};
@@ -32,6 +33,66 @@ pub(crate) trait ReduceFunction: Debug + Send + Sync {
     fn reduce(&self, rows: &[ReduceRow]) -> Result<Vec<u8>>;
     /// What results of this function reduce to.
     fn rereduce(&self, values: &[Bytes]) -> Result<Vec<u8>>;
+}
+
+/// A reduce function in a language that a [`ScriptEngine`](crate::script::ScriptEngine) runs.
+#[derive(Debug)]
+pub(crate) struct ScriptReduce(pub(crate) Arc<dyn crate::script::Reducer>);
+
+impl ScriptReduce {
+    fn call(&self, keys: Option<&str>, values: &str) -> Result<Vec<u8>> {
+        let outcome = self.0.reduce(&[ReduceCall { keys, values }]).pop();
+        match outcome.unwrap_or_else(|| Err(Error::internal("a reduce function has no answer"))) {
+            Ok(value) => Ok(value.into_bytes()),
+            // As in CouchDB, that is what the rows reduce to.
+            Err(error) if error.name() == OVERFLOW_ERROR => {
+                Ok(json!({ OVERFLOW_ERROR: error.reason() }).to_string().into_bytes())
+            }
+            // What bounds it from outside fails for good, lest it be tried row after row.
+            Err(error) if ["timeout", "unknown_error", "InternalError"].contains(&error.name()) => {
+                Err(error)
+            }
+            Err(error) => {
+                tracing::info!(%error, "a reduce function failed");
+                Ok(b"null".to_vec())
+            }
+        }
+    }
+}
+
+const OVERFLOW_ERROR: &str = "reduce_overflow_error";
+
+impl ReduceFunction for ScriptReduce {
+    fn reduce(&self, rows: &[ReduceRow]) -> Result<Vec<u8>> {
+        let (mut keys, mut values) = (String::from("["), String::from("["));
+        for row in rows {
+            if keys.len() > 1 {
+                keys.push(',');
+                values.push(',');
+            }
+            keys.push('[');
+            keys.push_str(text(&row.key));
+            keys.push(',');
+            let mut id = Vec::with_capacity(row.id.len() + 2);
+            settee_core::json::write_string(&mut id, text(&row.id));
+            keys.push_str(text(&id));
+            keys.push(']');
+            values.push_str(text(&row.value));
+        }
+        keys.push(']');
+        values.push(']');
+        self.call(Some(&keys), &values)
+    }
+
+    fn rereduce(&self, values: &[Bytes]) -> Result<Vec<u8>> {
+        // What has overflowed stays so.
+        let overflow = format!(r#"{{"{OVERFLOW_ERROR}":"#);
+        if let Some(value) = values.iter().find(|value| value.starts_with(overflow.as_bytes())) {
+            return Ok(value.to_vec());
+        }
+        let values: Vec<&str> = values.iter().map(|value| text(value)).collect();
+        self.call(None, &format!("[{}]", values.join(",")))
+    }
 }
 
 /// How the rows of a view are reduced.

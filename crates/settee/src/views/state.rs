@@ -219,11 +219,11 @@ pub(crate) struct Shared {
 /// Bytes of nodes that are kept in memory.
 const CACHE: usize = 32 << 20;
 
-impl Default for Shared {
-    fn default() -> Shared {
+impl Shared {
+    pub(crate) fn new(script: Option<Arc<dyn crate::script::ScriptEngine>>) -> Shared {
         Shared {
             cache: Arc::new(super::cache::NodeCache::new(CACHE)),
-            functions: super::definition::Functions::default(),
+            functions: super::definition::Functions::new(script),
             tasks: super::tasks::Tasks::default(),
         }
     }

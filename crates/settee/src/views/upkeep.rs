@@ -101,7 +101,8 @@ pub(crate) async fn cleanup(inner: &Inner, shared: &Shared) -> Result<()> {
         for design in designs(&snapshot, shared.id)? {
             for definition in design.views.values() {
                 used.insert(definition.signature(functions));
-                unknown |= definition.is_native() && definition.mapping(functions).is_err();
+                unknown |=
+                    definition.is_native() && definition.mapping(functions, &shared.name).is_err();
             }
         }
         let mut unused = Vec::new();
