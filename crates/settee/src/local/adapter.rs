@@ -1,7 +1,7 @@
 //! [`Adapter`] for a database of the embedded engine: each method finds the database, does the work
 //! in place or hands it to the commit thread, and says nothing that the modules beside it say.
 
-use super::attachments::{self, Upload};
+use super::attachments::{self, NewBlob, Upload};
 use super::databases::{Inner, Shared, as_slice, state};
 use super::listings::following;
 use super::maintenance::Depth;
@@ -87,11 +87,8 @@ impl LocalDatabase {
         durability: Durability,
     ) -> Result<Vec<WriteResult>> {
         let db = shared.id;
-        // What an unused upload leaves behind is dropped afterwards.
-        let uploads: Vec<_> = edits
-            .iter()
-            .map(|edit| edit.has_uploads().then(|| edit.new_blobs().cloned().collect::<Vec<_>>()))
-            .collect();
+        let uploads: Vec<Vec<_>> =
+            edits.iter().map(|edit| edit.new_blobs().cloned().collect()).collect();
         let (inner, written) = (self.inner.clone(), shared.clone());
         let outcome = self
             .inner
@@ -132,11 +129,10 @@ impl LocalDatabase {
             Ok((results, ..)) => results.get(n).is_none_or(Result::is_err),
             Err(_) => true,
         };
-        for (n, blobs) in uploads.into_iter().enumerate() {
-            if let Some(blobs) = blobs
-                && refused(n)
-            {
-                attachments::drop_uploads(&self.inner, &shared, blobs).await;
+        // What is not claimed is dropped.
+        for (n, blobs) in uploads.iter().enumerate() {
+            if !refused(n) {
+                blobs.iter().for_each(NewBlob::claim);
             }
         }
         Ok(outcome?.0)

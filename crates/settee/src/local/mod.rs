@@ -14,6 +14,7 @@ pub(crate) mod changes;
 mod check;
 pub(crate) mod codec;
 pub(crate) mod databases;
+mod fuzzing;
 pub(crate) mod listings;
 mod maintenance;
 pub(crate) mod read;
@@ -23,6 +24,8 @@ mod write;
 pub use crate::views::{Emitter, NativeView};
 pub use check::{CheckReport, check};
 pub use databases::{Local, LocalOptions};
+#[doc(hidden)]
+pub use fuzzing::decode_row;
 
 use settee_core::{Error, ErrorKind};
 use settee_store::StoreError;
