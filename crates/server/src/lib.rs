@@ -16,6 +16,8 @@ mod config;
 mod cors;
 mod error;
 mod feed;
+#[doc(hidden)]
+pub mod fuzzing;
 mod gzip;
 mod listen;
 mod log;

@@ -13,6 +13,7 @@ mod configuration;
 mod cors;
 mod databases;
 mod documents;
+mod findings;
 mod hostile;
 mod replication;
 mod server;

@@ -8,6 +8,7 @@
 //! - `random`: random operations, compared with the testkit's model.
 //! - `replication`: replication between databases of one process.
 //! - `script`: the script engine: what functions can do, and what they cannot.
+//! - `views`: indexes of the embedded engine, compared with a model that maps and sorts everything.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -22,3 +23,4 @@ mod remote;
 mod replication;
 #[cfg(feature = "js")]
 mod script;
+mod views;
