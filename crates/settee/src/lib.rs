@@ -72,6 +72,7 @@ mod couch;
 mod database;
 mod env;
 mod input;
+mod views;
 
 pub use all_docs::{AllDocs, Listing};
 pub use changes::Changes;

@@ -7,7 +7,9 @@
 //! - `remote`: the HTTP client, against our own server, hostile ones and broken lines.
 //! - `random`: random operations, compared with the testkit's model.
 //! - `replicate_faults`: replication over bad lines.
+//! - `replication`: replication between databases of one process.
 //! - `script`: the script engine: what functions can do, and what they cannot.
+//! - `views`: indexes of the embedded engine, compared with a model that maps and sorts everything.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -20,5 +22,7 @@ mod random;
 #[cfg(feature = "remote")]
 mod remote;
 mod replicate_faults;
+mod replication;
 #[cfg(feature = "js")]
 mod script;
+mod views;

@@ -15,7 +15,7 @@ use testkit::model::{Model, Random, compare};
 /// Operations in one sequence.
 const STEPS: usize = 150;
 
-fn env(name: &str) -> Option<u64> {
+pub(crate) fn env(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
