@@ -166,8 +166,8 @@ impl Wish {
         if self.proxy.is_some() {
             return Err(Error::bad_request("Replication through proxies is not supported."));
         }
-        let mut replication = Replication::new(source.adapter.clone(), target.adapter.clone())
-            .filter(self.filter()?);
+        let mut replication =
+            Replication::new(source.adapter.clone(), target.adapter.clone()).filter(self.filter()?);
         if self.continuous {
             replication = replication.live();
         }

@@ -9,15 +9,17 @@ use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 use settee::adapter::{Adapter, Host, ViewRows};
 use settee::local::{Emitter, Local, LocalOptions, NativeView};
-use settee::options::{GetOptions, Update, ViewOptions, WriteOptions};
-use settee::wire::{TempView, ViewRow};
+use settee::options::{ViewOptions, WriteOptions};
+use settee::wire::ViewRow;
 use settee::{Document, Error};
 use settee_core::collate::Collation;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+/// A row of the model: key, document, value.
+type Emitted = (Value, String, Value);
 
 /// `emits` of a document is a list of keys and values to emit.
 fn map(doc: &Document, emitter: &mut Emitter) {
@@ -133,10 +135,6 @@ impl Answer {
         self.rows.iter().map(|row| row.key.clone()).collect()
     }
 
-    fn ids(&self) -> Vec<&str> {
-        self.rows.iter().map(|row| row.id.as_deref().unwrap()).collect()
-    }
-
     fn values(&self) -> Vec<Value> {
         self.rows.iter().map(|row| row.value.clone()).collect()
     }
@@ -164,7 +162,7 @@ impl Answered {
 /// What the model knows: the rows, in order.
 struct Naive {
     collation: Collation,
-    rows: Vec<(Value, String, Value)>,
+    rows: Vec<Emitted>,
 }
 
 impl Naive {
@@ -207,7 +205,7 @@ impl Naive {
                 rows.reverse();
             }
             let turn = |order: std::cmp::Ordering| if descending { order.reverse() } else { order };
-            let from_start = |row: &(Value, String, Value)| match &start {
+            let from_start = |row: &Emitted| match &start {
                 None => true,
                 Some(start) => {
                     let order = self.collation.compare(&row.0, start).then_with(|| match &options
@@ -220,7 +218,7 @@ impl Naive {
                     turn(order).is_ge()
                 }
             };
-            let to_end = |row: &(Value, String, Value)| match &end {
+            let to_end = |row: &Emitted| match &end {
                 None => true,
                 Some(end) => {
                     let order = turn(self.collation.compare(&row.0, end)).then_with(|| {
@@ -261,12 +259,7 @@ impl Naive {
         Answer { total_rows: Some(total), offset: Some(offset), rows }
     }
 
-    fn groups(
-        &self,
-        reduce: &str,
-        options: &ViewOptions,
-        rows: Vec<(Value, String, Value)>,
-    ) -> Vec<Answered> {
+    fn groups(&self, reduce: &str, options: &ViewOptions, rows: Vec<Emitted>) -> Vec<Answered> {
         let shorten = |key: &Value| match (options.group, options.group_level) {
             (Some(true), None) => key.clone(),
             (_, None | Some(0)) => Value::Null,
@@ -277,7 +270,7 @@ impl Naive {
                 other => other.clone(),
             },
         };
-        let mut groups: Vec<(Value, Vec<(Value, String, Value)>)> = Vec::new();
+        let mut groups: Vec<(Value, Vec<Emitted>)> = Vec::new();
         for row in rows {
             let key = shorten(&row.0);
             match groups.last_mut() {
@@ -294,8 +287,8 @@ impl Naive {
         reduced.collect()
     }
 
-    fn reduce(&self, reduce: &str, rows: &[(Value, String, Value)]) -> Value {
-        let number = |row: &(Value, String, Value)| row.2.as_i64().unwrap();
+    fn reduce(&self, reduce: &str, rows: &[Emitted]) -> Value {
+        let number = |row: &Emitted| row.2.as_i64().unwrap();
         let numbers = || rows.iter().map(number);
         let distinct = |top: bool, n: usize| -> Value {
             let mut values: Vec<_> = numbers().collect();
