@@ -2,12 +2,12 @@
 
 use crate::auth::{Authenticator, UserStore};
 use crate::config::Config;
-use crate::replications::Replications;
+use crate::replication::{Jobs, Replicator};
 use crate::routes::Routes;
 use crate::stats::Stats;
 use crate::tasks::Tasks;
 use settee::adapter::Host;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 use tokio::sync::watch;
@@ -20,10 +20,12 @@ pub(crate) struct App {
     pub(crate) routes: Routes,
     pub(crate) stats: Stats,
     pub(crate) tasks: Tasks,
-    pub(crate) replications: Arc<Replications>,
+    pub(crate) jobs: Arc<Jobs>,
+    pub(crate) replicator: Arc<Replicator>,
     pub(crate) started: Instant,
     /// Turns true when the server is to stop.
     closing: watch::Sender<bool>,
+    begun: Once,
     /// Bytes of request bodies in memory.
     buffered: AtomicU64,
 }
@@ -37,16 +39,26 @@ impl App {
             routes: Routes::new(),
             stats: Stats::default(),
             tasks: Tasks::default(),
-            replications: Arc::default(),
+            jobs: Arc::default(),
+            replicator: Arc::default(),
             started: Instant::now(),
             closing: watch::Sender::new(false),
+            begun: Once::new(),
             buffered: AtomicU64::new(0),
         }
     }
 
+    /// Begins what the server does without being asked. Takes effect once.
+    pub(crate) fn begin(self: &Arc<App>) {
+        self.begun.call_once(|| {
+            tokio::spawn(Replicator::run(self));
+        });
+    }
+
     /// Ends open feeds and replications, so that their connections can end.
     pub(crate) fn close(&self) {
-        self.replications.close();
+        self.replicator.close();
+        self.jobs.close();
         self.closing.send_replace(true);
     }
 
@@ -66,5 +78,12 @@ impl App {
 
     pub(crate) fn release(&self, bytes: u64) {
         self.buffered.fetch_sub(bytes, Relaxed);
+    }
+}
+
+impl Drop for App {
+    fn drop(&mut self) {
+        self.replicator.close();
+        self.jobs.close();
     }
 }
