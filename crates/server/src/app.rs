@@ -7,6 +7,8 @@ use crate::routes::Routes;
 use crate::stats::Stats;
 use crate::tasks::Tasks;
 use settee::adapter::Host;
+use settee::design::Validator;
+use settee::script::JsEngine;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
@@ -21,6 +23,8 @@ pub(crate) struct App {
     pub(crate) stats: Stats,
     pub(crate) tasks: Tasks,
     pub(crate) replications: Arc<Replications>,
+    /// Runs the `validate_doc_update` functions of design documents.
+    pub(crate) validator: Arc<Validator>,
     pub(crate) started: Instant,
     /// Turns true when the server is to stop.
     closing: watch::Sender<bool>,
@@ -38,6 +42,7 @@ impl App {
             stats: Stats::default(),
             tasks: Tasks::default(),
             replications: Arc::default(),
+            validator: Arc::new(Validator::new(Arc::new(JsEngine::default()))),
             started: Instant::now(),
             closing: watch::Sender::new(false),
             buffered: AtomicU64::new(0),

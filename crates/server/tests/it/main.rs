@@ -19,6 +19,7 @@ mod replication;
 mod server;
 mod sessions;
 mod users;
+mod validation;
 
 use client::{Client, Reply};
 use serde_json::Value;
