@@ -7,8 +7,10 @@ use crate::routes::Routes;
 use crate::stats::Stats;
 use crate::tasks::Tasks;
 use settee::adapter::Host;
-use std::sync::{Arc, Once};
+use settee::design::Validator;
+use settee::script::JsEngine;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Once};
 use std::time::Instant;
 use tokio::sync::watch;
 
@@ -22,6 +24,8 @@ pub(crate) struct App {
     pub(crate) tasks: Tasks,
     pub(crate) jobs: Arc<Jobs>,
     pub(crate) replicator: Arc<Replicator>,
+    /// Runs the `validate_doc_update` functions of design documents.
+    pub(crate) validator: Arc<Validator>,
     pub(crate) started: Instant,
     /// Turns true when the server is to stop.
     closing: watch::Sender<bool>,
@@ -41,6 +45,7 @@ impl App {
             tasks: Tasks::default(),
             jobs: Arc::default(),
             replicator: Arc::default(),
+            validator: Arc::new(Validator::new(Arc::new(JsEngine::default()))),
             started: Instant::now(),
             closing: watch::Sender::new(false),
             begun: Once::new(),

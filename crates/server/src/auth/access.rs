@@ -6,6 +6,7 @@ use crate::call::Call;
 use crate::{replication, users};
 use axum::http::Method;
 use settee::adapter::{Adapter, ByteStream, Parts};
+use settee::design::{UserCtx, Validating};
 use settee_core::options::{AttachmentHead, WriteOptions};
 use settee_core::wire::{DocError, Principals, Saved, Security, WriteResult};
 use settee_core::{Document, Error, ErrorKind, Result, Rev};
@@ -124,6 +125,15 @@ impl Access for Member {
                     });
                 }
                 is_admin
+            }
+        };
+        // The database of users has its rules built in; of others, design documents may have some.
+        let adapter = match call.param("db") {
+            users::DATABASE => adapter,
+            db => {
+                let (name, roles) = (user.name.clone(), user.roles.clone());
+                let user = UserCtx { db: db.to_owned(), name, roles };
+                Arc::new(Validating::new(adapter, call.app.validator.clone(), user))
             }
         };
         Ok(Member { call: call.clone(), adapter, is_admin })

@@ -20,6 +20,7 @@ mod replicator;
 mod server;
 mod sessions;
 mod users;
+mod validation;
 
 use client::{Client, Reply};
 use serde_json::Value;
