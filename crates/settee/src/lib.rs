@@ -73,7 +73,7 @@ mod env;
 mod input;
 
 pub use all_docs::{AllDocs, Listing};
-pub use changes::Changes;
+pub use changes::{Changes, FeedEvent, FeedStatus, Subscription};
 pub use conflict::{ConflictResolution, Pending};
 pub use couch::Couch;
 pub use database::Database;

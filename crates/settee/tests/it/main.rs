@@ -6,6 +6,7 @@
 //! - `couch`: what is particular to `Couch` and the embedded engine: directories, handles, ids.
 //! - `remote`: the HTTP client, against our own server, hostile ones and broken lines.
 //! - `random`: random operations, compared with the testkit's model.
+//! - `subscribe`: callbacks that are told of changes.
 //! - `script`: the script engine: what functions can do, and what they cannot.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
@@ -20,3 +21,4 @@ mod random;
 mod remote;
 #[cfg(feature = "js")]
 mod script;
+mod subscribe;
