@@ -276,7 +276,8 @@ fn in_order(results: &mut [RevResult], revs: &[Rev]) {
     };
     results.sort_by_key(|result| {
         let rev = rev(result);
-        revs.iter().position(|asked| Some(asked) == rev.as_ref())
+        // What was not asked for comes last.
+        revs.iter().position(|asked| Some(asked) == rev.as_ref()).unwrap_or(revs.len())
     });
 }
 
