@@ -4,6 +4,7 @@
 //! - `hostile`: replies that no server should give.
 //! - `lines`: lines that break, servers that come and go.
 //! - `old`: servers that know less than ours, or say it in other words.
+//! - `pouchdb`: a foreign server, where there is one.
 //! - `secrets`: who is told one's credentials, and who is not.
 //! - `server`: what a server knows beyond its databases.
 
@@ -13,6 +14,7 @@ mod hostile;
 mod line;
 mod lines;
 mod old;
+mod pouchdb;
 mod secrets;
 mod server;
 mod site;

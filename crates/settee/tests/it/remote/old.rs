@@ -188,7 +188,7 @@ async fn odd_words_are_understood() {
 
     let purged = db.adapter().purge(&[("a".into(), vec![rev("1-a")])].into()).await.unwrap();
     assert_eq!(purged.purge_seq, None);
-    let docs = ["b", "c"].map(|id| Document::with_id(id));
+    let docs = ["b", "c"].map(Document::with_id);
     let written = db.bulk_docs(docs, true).await.unwrap();
     assert_eq!(written[0].as_ref().unwrap().rev.id, RevId::Text("b".into()));
     assert_eq!(written[1].as_ref().unwrap_err().error.kind(), ErrorKind::Forbidden);
