@@ -1,18 +1,13 @@
 """What applications on couchdb-python do all day, against the server."""
 
 import io
-import os
 import threading
 import unittest
 import uuid
-from urllib.parse import quote, urlsplit
 
+from server import FULL_URL, NAME, PASSWORD, PLAIN_URL
 import couchdb
 from couchdb.http import PreconditionFailed, ResourceConflict, ResourceNotFound, Unauthorized
-
-url = urlsplit(os.environ["SETTEE_URL"])
-NAME, PASSWORD = os.environ["SETTEE_NAME"], os.environ["SETTEE_PASSWORD"]
-FULL_URL = f"{url.scheme}://{quote(NAME)}:{quote(PASSWORD)}@{url.netloc}/"
 
 
 class Case(unittest.TestCase):
@@ -63,7 +58,7 @@ class Servers(Case):
         self.assertTrue(self.server.logout(token))
 
     def test_without_credentials_nothing_opens(self):
-        anonymous = couchdb.Server(f"{url.scheme}://{url.netloc}/")
+        anonymous = couchdb.Server(PLAIN_URL)
         with self.assertRaises(Unauthorized):
             anonymous[self.name].info()
 

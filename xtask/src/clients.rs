@@ -72,7 +72,7 @@ fn install_python() -> Result {
 
 fn python() -> Command {
     let mut python = Command::new(venv().join("bin/python"));
-    python.args(["-m", "unittest", "discover", "-v", "-s"]).arg(root().join("clients/python"));
+    python.args(["-m", "unittest", "discover", "-s"]).arg(root().join("clients/python"));
     python
 }
 

@@ -808,8 +808,11 @@ impl RevTree {
                 words.extend(wide.iter().map(|word| u64::from_le_bytes(*word)));
             }
             let branch = Branch { base, first, ids, words };
-            let grows =
-                |base: usize| first.checked_sub(1).is_some_and(|pos| branches[base].has(pos));
+            // From an inner revision: what grew from a leaf would be more of the same branch.
+            let grows = |base: usize| {
+                let base = &branches[base];
+                base.has(first) && base.first < first
+            };
             let is_word = |word: &u64| *word == NO_BODY || word & 1 == 1;
             let ends = [branch.words.first()?, branch.words.last()?];
             if !base.is_none_or(grows)

@@ -2,6 +2,7 @@
 
 use crate::auth::{Authenticator, UserStore};
 use crate::config::Config;
+use crate::replications::Replications;
 use crate::routes::Routes;
 use crate::stats::Stats;
 use crate::tasks::Tasks;
@@ -19,6 +20,7 @@ pub(crate) struct App {
     pub(crate) routes: Routes,
     pub(crate) stats: Stats,
     pub(crate) tasks: Tasks,
+    pub(crate) replications: Arc<Replications>,
     pub(crate) started: Instant,
     /// Turns true when the server is to stop.
     closing: watch::Sender<bool>,
@@ -35,14 +37,16 @@ impl App {
             routes: Routes::new(),
             stats: Stats::default(),
             tasks: Tasks::default(),
+            replications: Arc::default(),
             started: Instant::now(),
             closing: watch::Sender::new(false),
             buffered: AtomicU64::new(0),
         }
     }
 
-    /// Ends open feeds, so that their connections can end.
+    /// Ends open feeds and replications, so that their connections can end.
     pub(crate) fn close(&self) {
+        self.replications.close();
         self.closing.send_replace(true);
     }
 

@@ -30,6 +30,8 @@ const MAX_DRAIN_TIME: Duration = Duration::from_secs(1);
 pub(crate) struct Incoming {
     body: Mutex<Option<Body>>,
     length: Option<u64>,
+    /// Whether the client sends the body only once it is asked for.
+    waits: bool,
     /// How long reading it took, in milliseconds.
     millis: AtomicU64,
     /// How many of its bytes count as held in memory.
@@ -42,6 +44,7 @@ impl Incoming {
         Incoming {
             body: Mutex::new(Some(body)),
             length: length.and_then(|length| length.parse().ok()),
+            waits: headers.contains_key(header::EXPECT),
             millis: AtomicU64::new(0),
             held: AtomicU64::new(0),
         }
@@ -67,7 +70,8 @@ impl Incoming {
     /// Reads and drops what nobody took, within bounds.
     pub(crate) async fn drain(&self) {
         let Some(mut body) = self.take() else { return };
-        if axum::body::HttpBody::is_end_stream(&body) {
+        // Reading would ask a client that waits for `100 Continue` to send what nobody wants.
+        if self.waits || axum::body::HttpBody::is_end_stream(&body) {
             return;
         }
         let drain = async {
@@ -80,7 +84,6 @@ impl Incoming {
                 };
             }
         };
-        // A client that waits for `100 Continue` sends nothing; asking it to is not needed then.
         let _ = tokio::time::timeout(MAX_DRAIN_TIME, drain).await;
     }
 }

@@ -16,12 +16,15 @@ mod config;
 mod cors;
 mod error;
 mod feed;
+#[doc(hidden)]
+pub mod fuzzing;
 mod gzip;
 mod listen;
 mod log;
 mod multipart;
 mod query;
 mod related;
+mod replications;
 mod reply;
 mod routes;
 mod stats;

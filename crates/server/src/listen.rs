@@ -131,6 +131,7 @@ pub(crate) async fn serve(
     if tokio::time::timeout(GRACE, all_done).await.is_err() {
         tracing::warn!("some requests took too long to end and were broken off");
     }
+    app.replications.ended().await;
     Ok(())
 }
 
@@ -155,7 +156,8 @@ async fn connection(app: Arc<App>, stream: TcpStream, address: SocketAddr, tls: 
         None => http(app, stream, peer, patience).await,
         Some(Tls(acceptor)) => {
             match tokio::time::timeout(patience, acceptor.accept(stream)).await {
-                Ok(Ok(stream)) => http(app, stream, peer, patience).await,
+                // Apart, so that connections in clear do not take the space that TLS needs.
+                Ok(Ok(stream)) => Box::pin(http(app, stream, peer, patience)).await,
                 Ok(Err(e)) => return tracing::debug!(%address, error = %e, "TLS failed"),
                 Err(_) => return tracing::debug!(%address, "TLS took too long"),
             }
@@ -173,10 +175,10 @@ where
     let closing = app.closing();
     let service = service_fn(move |mut request: Request<Incoming>| {
         let app = app.clone();
-        async move {
-            request.extensions_mut().insert(peer);
-            Ok::<_, Infallible>(call::handle(app, request.map(Body::new)).await)
-        }
+        request.extensions_mut().insert(peer);
+        // On the heap only while it runs: a feed stays open long after it has been answered.
+        let answer = Box::pin(call::handle(app, request.map(Body::new)));
+        async move { Ok::<_, Infallible>(answer.await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -107,6 +107,27 @@ impl Debug for AttachmentReader {
     }
 }
 
+/// Where a database is: what makes a replication the same as an earlier one between the same two.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Location {
+    /// In this process.
+    Local {
+        /// The place's id, [`Host::uuid`].
+        place: String,
+        /// The database's name.
+        name: String,
+    },
+    /// Behind a URL.
+    Remote {
+        /// The database's URL without credentials.
+        url: String,
+        /// Who is logged in.
+        user: Option<String>,
+        /// Headers that are sent besides the usual ones, without credentials.
+        headers: Vec<(String, String)>,
+    },
+}
+
 /// One database.
 ///
 /// Any number of calls may be under way at once, from any number of tasks. A write that has returned
@@ -116,6 +137,11 @@ impl Debug for AttachmentReader {
 pub trait Adapter: Send + Sync + Debug + 'static {
     /// The database's name.
     fn name(&self) -> &str;
+
+    /// Where it is. Two databases that are not the same should not say the same.
+    fn location(&self) -> Location {
+        Location::Local { place: String::new(), name: self.name().to_owned() }
+    }
 
     /// `GET /{db}`.
     async fn info(&self) -> Result<DatabaseInfo>;

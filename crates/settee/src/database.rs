@@ -6,6 +6,7 @@ use crate::changes::{Changes, Feeds};
 use crate::conflict::ConflictResolution;
 use crate::couch::Couch;
 use crate::input::{AttachmentBody, DocRef, IntoDocument, guess_content_type};
+use crate::replicate::{Replication, Sync};
 use bytes::{Bytes, BytesMut};
 use futures_core::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -838,6 +839,53 @@ impl Database {
         doc.rev = Some(saved.rev.clone());
         doc.attachments.retain(|attachment| attachment.name != name);
         Ok(saved)
+    }
+}
+
+/// Replication.
+impl Database {
+    /// Copies what the other database lacks of this one: documents with their conflicts, deletions
+    /// and attachments. Nothing happens before [`run`](Replication::run) or
+    /// [`start`](Replication::start).
+    ///
+    /// ```
+    /// # futures_executor::block_on(async {
+    /// use settee::Couch;
+    ///
+    /// let (phone, desk) = (Couch::memory()?, Couch::memory()?);
+    /// let (phone, desk) = (phone.create("notes").await?, desk.create("notes").await?);
+    /// phone.put(r#"{"_id": "milk", "bought": false}"#).await?;
+    ///
+    /// let result = phone.replicate_to(&desk).run().await?;
+    /// assert_eq!((result.ok, result.counters.docs_written), (true, 1));
+    /// assert_eq!(desk.get("milk").await?, phone.get("milk").await?);
+    /// # Ok::<(), settee::Error>(()) }).unwrap();
+    /// ```
+    pub fn replicate_to(&self, target: impl Into<Arc<dyn Adapter>>) -> Replication {
+        Replication::new(self, target)
+    }
+
+    /// Copies what this database lacks of the other one, as
+    /// [`replicate_to`](Database::replicate_to) the other way.
+    pub fn replicate_from(&self, source: impl Into<Arc<dyn Adapter>>) -> Replication {
+        Replication::new(source, self)
+    }
+
+    /// Replicates in both directions.
+    pub fn sync(&self, other: impl Into<Arc<dyn Adapter>>) -> Sync {
+        Sync::new(self, other)
+    }
+}
+
+impl From<&Database> for Arc<dyn Adapter> {
+    fn from(database: &Database) -> Arc<dyn Adapter> {
+        database.adapter.clone()
+    }
+}
+
+impl From<Database> for Arc<dyn Adapter> {
+    fn from(database: Database) -> Arc<dyn Adapter> {
+        database.adapter
     }
 }
 

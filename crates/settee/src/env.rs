@@ -2,7 +2,7 @@
 
 use settee_core::{Error, Result};
 use std::sync::Mutex;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Microseconds since 1970.
 pub(crate) fn now_micros() -> u64 {
@@ -15,6 +15,14 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N]> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|e| Error::internal(e.to_string()))?;
     Ok(bytes)
+}
+
+/// A future that is ready after a while, under any executor.
+pub(crate) type Sleep = futures_timer::Delay;
+
+/// Waits.
+pub(crate) fn sleep(duration: Duration) -> Sleep {
+    Sleep::new(duration)
 }
 
 /// Lowercase hex digits.

@@ -60,6 +60,7 @@ pub mod design;
 pub mod local;
 #[cfg(feature = "remote")]
 pub mod remote;
+pub mod replicate;
 pub mod script;
 
 mod all_docs;
@@ -71,6 +72,7 @@ mod couch;
 mod database;
 mod env;
 mod input;
+mod views;
 
 pub use all_docs::{AllDocs, Listing};
 pub use changes::{Changes, FeedEvent, FeedStatus, Subscription};
@@ -78,6 +80,7 @@ pub use conflict::{ConflictResolution, Pending};
 pub use couch::Couch;
 pub use database::Database;
 pub use input::{AttachmentBody, DocRef, IntoDocument};
+pub use replicate::{Replication, Sync};
 pub use settee_core::{
     Attachment, AttachmentData, Body, Digest, Document, Encoding, Error, ErrorKind, Result, Rev,
     RevId, Revisions, options, selector::Selector, wire,
@@ -90,3 +93,8 @@ pub mod prelude {
     pub use crate::{Couch, Database, Document, Error, IntoDocument, Result};
     pub use futures_util::{StreamExt, TryStreamExt};
 }
+
+/// The examples of the README, so that they stay true.
+#[cfg(all(doctest, feature = "blocking"))]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -213,12 +213,15 @@ impl Committer {
     fn commit(&mut self, group: Group, flush: bool) -> Result<()> {
         let bytes = group.bytes as u64;
         let batch = group.into_batch();
+        // Nor is anything called durable that was lost with an earlier flush.
+        if let Some(error) = &self.poisoned
+            && (flush || !batch.is_empty())
+        {
+            return Err(error.clone());
+        }
         if batch.is_empty() {
             // Durable then means: what it saw is.
             return if flush && self.flush_by.is_some() { self.flush() } else { Ok(()) };
-        }
-        if let Some(error) = &self.poisoned {
-            return Err(error.clone());
         }
         self.engine.ready(bytes, !batch.retired.is_empty())?;
         // Compaction drops the rows of a retired owner for good, so that must not be taken back.

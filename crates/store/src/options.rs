@@ -5,7 +5,7 @@
 #[non_exhaustive]
 pub struct StoreOptions {
     /// Memory for cached blocks, in bytes; taken as it is needed. More makes reads of a large working
-    /// set faster. 64 MiB.
+    /// set faster; a large attachment that is read takes all of it. 32 MiB.
     pub cache: u64,
     /// Bytes of the device that are left alone: with less than this available, writes fail with
     /// [`StoreError::Full`](crate::StoreError::Full), so that what the store does behind the scenes
@@ -16,7 +16,7 @@ pub struct StoreOptions {
 
 impl Default for StoreOptions {
     fn default() -> StoreOptions {
-        StoreOptions { cache: 64 << 20, reserve: 64 << 20 }
+        StoreOptions { cache: 32 << 20, reserve: 64 << 20 }
     }
 }
 

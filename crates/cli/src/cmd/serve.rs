@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -68,8 +68,7 @@ impl Serve {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let runtime = runtime.map_err(|e| Failure::new(format!("no runtime: {e}")))?;
         runtime.block_on(async {
-            let listener =
-                TcpListener::bind(address).await.map_err(|e| cannot_bind(address, &e))?;
+            let listener = listen(address).map_err(|e| cannot_bind(address, &e))?;
             let address = listener.local_addr().unwrap_or(address);
             let mut server = Server::new(Arc::new(local), config);
             let scheme = if tls.is_some() { "https" } else { "http" };
@@ -165,6 +164,21 @@ impl Serve {
             port.parse().map_err(|_| Failure::new(format!("{port} is not a port number.")))?;
         Ok(SocketAddr::new(ip, port))
     }
+}
+
+/// Connections that the system keeps until they are accepted. It drops those beyond, and whoever
+/// sent one tries again a second later.
+const BACKLOG: u32 = 4096;
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // The port of a server that has just ended is free.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 fn cannot_bind(address: SocketAddr, error: &io::Error) -> Failure {

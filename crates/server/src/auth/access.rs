@@ -26,8 +26,6 @@ pub(crate) trait Access: Send + Sized + 'static {
 pub enum Level {
     /// Anyone, and where everyone must log in, everyone.
     Anyone,
-    /// Who has logged in.
-    Authenticated,
     /// Server admins and users with the role `_metrics`.
     Metrics,
     /// Server admins, unless the list of databases is public.
@@ -48,20 +46,6 @@ impl Access for Anyone {
 
     async fn grant(_: &Arc<Call>) -> Result<Anyone> {
         Ok(Anyone)
-    }
-}
-
-/// Who has logged in may.
-pub(crate) struct Authenticated;
-
-impl Access for Authenticated {
-    const LEVEL: Level = Level::Authenticated;
-
-    async fn grant(call: &Arc<Call>) -> Result<Authenticated> {
-        match call.user().name {
-            Some(_) => Ok(Authenticated),
-            None => Err(unauthorized("You are not an authenticated user")),
-        }
     }
 }
 

@@ -6,7 +6,7 @@ use crate::config::Live;
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -90,7 +90,8 @@ impl Lockout {
         let mode = live.get(section, "mode");
         let lifetime = live.millis(section, "max_lifetime", 300_000);
         let threshold = live.number(section, "threshold", 5);
-        let key = peer.filter(|_| mode != Some("off")).map(|peer| (peer, name.to_owned()));
+        let peer = peer.filter(|_| mode != Some("off"));
+        let key = peer.map(|peer| (network(peer), name.to_owned()));
         let failures = lock(&self.failures);
         let locked = key.as_ref().and_then(|key| failures.get(key)).is_some_and(|failures| {
             failures.count >= threshold
@@ -121,6 +122,17 @@ impl Attempt<'_> {
             *failures = Failures { count: 0, since: now };
         }
         failures.count += 1;
+    }
+}
+
+/// What one client has to itself: an IPv4 address, or the half of an IPv6 address that it is given.
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+            Some(v4) => IpAddr::V4(v4),
+            None => IpAddr::V6(Ipv6Addr::from(u128::from(v6) >> 64 << 64)),
+        },
     }
 }
 

@@ -74,7 +74,10 @@ fn finish(
         reply = reply::with(reply, header::LOCATION, &call.absolute(path))?;
     }
     if let Some(cookie) = cookie {
+        // couchdb-python takes the first header for the cookie, whatever it is.
+        let rest = std::mem::take(reply.headers_mut());
         reply.headers_mut().insert(header::SET_COOKIE, cookie);
+        reply.headers_mut().extend(rest);
     }
     Ok(reply)
 }

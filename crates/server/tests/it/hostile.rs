@@ -174,6 +174,22 @@ async fn refusals_reach_clients_that_are_still_sending() {
 }
 
 #[tokio::test]
+async fn who_waits_to_be_asked_for_a_body_is_asked_only_if_it_is_wanted() {
+    let site = Site::start().await;
+    site.with_db().await;
+    let head =
+        b"PUT /db/x HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n";
+    let mut refused = Connection::send(site.address, head).await;
+    let text = refused.wait_for("unauthorized").await;
+    assert!(text.starts_with("HTTP/1.1 401"), "{text}");
+    site.publish("db").await;
+    let mut wanted = Connection::send(site.address, head).await;
+    wanted.wait_for("HTTP/1.1 100").await;
+    wanted.write(b"{}").await;
+    wanted.wait_for("HTTP/1.1 201").await;
+}
+
+#[tokio::test]
 async fn paths_lead_nowhere_else() {
     let site = Site::start().await;
     let root = site.with_db().await;

@@ -226,6 +226,30 @@ async fn methods_can_be_overridden_by_post_alone() {
 }
 
 #[tokio::test]
+async fn the_api_can_be_part_of_another_application() {
+    let site = Site::start().await;
+    site.with_db().await;
+    let other = axum::Router::new()
+        .nest("/couch", site.server.router())
+        .route("/", axum::routing::get(|| async { "other" }))
+        .into_make_service_with_connect_info::<std::net::SocketAddr>();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = tokio::spawn(async move { axum::serve(listener, other).await });
+    let root = crate::Client::new(address).login("root", "secret");
+    assert_eq!(root.get("/").send().await.text(), "other");
+    put(&root, "/couch/db/x", r#"{"n":1}"#).await;
+    assert_eq!(site.root().value("/db/x").await["n"], 1);
+    assert_eq!(crate::Client::new(address).get("/couch/db/x").send().await.status, 401);
+    let guess = crate::Client::new(address).login("root", "wrong");
+    for _ in 0..5 {
+        assert_eq!(guess.get("/couch/_up").send().await.status, 401);
+    }
+    assert_eq!(guess.get("/couch/_up").send().await.status, 403, "clients are told apart");
+    serving.abort();
+}
+
+#[tokio::test]
 async fn connections_are_kept_and_stopping_ends_feeds() {
     let site = Site::start().await;
     let root = site.with_db().await;

@@ -1,7 +1,7 @@
 //! [`Adapter`] for a database of the embedded engine: each method finds the database, does the work
 //! in place or hands it to the commit thread, and says nothing that the modules beside it say.
 
-use super::attachments::{self, Upload};
+use super::attachments::{self, NewBlob, Upload};
 use super::databases::{Inner, Shared, as_slice, state};
 use super::listings::following;
 use super::maintenance::Depth;
@@ -9,20 +9,21 @@ use super::schema::{BodyRow, DbState, PurgeRow, StoredAttachment, meta, side};
 use super::write::{self, Edit, Writer};
 use super::{Fail, Result, changes, listings, maintenance, read};
 use crate::adapter::{
-    Adapter, AttachmentReader, ByteStream, ChangesStream, DbUpdateKind, Parts, Rows,
-    store_durability,
+    Adapter, AttachmentReader, ByteStream, ChangesStream, DbUpdateKind, Location, Parts, Rows,
+    ViewRows, store_durability,
 };
+use crate::views;
 use async_trait::async_trait;
 use futures_core::stream::BoxStream;
 use futures_util::{StreamExt, stream};
 use settee_core::id::{self, DocKind};
 use settee_core::options::{
     AllDocsOptions, AttachmentHead, AttachmentOptions, BulkGetItem, ChangesOptions, GetOptions,
-    OpenRevs, WriteOptions,
+    OpenRevs, ViewOptions, WriteOptions,
 };
 use settee_core::wire::{
-    DatabaseInfo, DocError, MissingRevs, Purged, RevResult, RevsByDoc, Saved, Security, Seq, Sizes,
-    WriteResult,
+    DatabaseInfo, DesignInfo, DocError, MissingRevs, Purged, RevResult, RevsByDoc, Saved, Security,
+    Seq, Sizes, TempView, WriteResult,
 };
 use settee_core::{Document, Encoding, Error, Rev, RevTree};
 use settee_store::{Durability, Table};
@@ -86,11 +87,8 @@ impl LocalDatabase {
         durability: Durability,
     ) -> Result<Vec<WriteResult>> {
         let db = shared.id;
-        // What an unused upload leaves behind is dropped afterwards.
-        let uploads: Vec<_> = edits
-            .iter()
-            .map(|edit| edit.has_uploads().then(|| edit.new_blobs().cloned().collect::<Vec<_>>()))
-            .collect();
+        let uploads: Vec<Vec<_>> =
+            edits.iter().map(|edit| edit.new_blobs().cloned().collect()).collect();
         let (inner, written) = (self.inner.clone(), shared.clone());
         let outcome = self
             .inner
@@ -131,11 +129,10 @@ impl LocalDatabase {
             Ok((results, ..)) => results.get(n).is_none_or(Result::is_err),
             Err(_) => true,
         };
-        for (n, blobs) in uploads.into_iter().enumerate() {
-            if let Some(blobs) = blobs
-                && refused(n)
-            {
-                attachments::drop_uploads(&self.inner, &shared, blobs).await;
+        // What is not claimed is dropped.
+        for (n, blobs) in uploads.iter().enumerate() {
+            if !refused(n) {
+                blobs.iter().for_each(NewBlob::claim);
             }
         }
         Ok(outcome?.0)
@@ -226,6 +223,10 @@ impl LocalDatabase {
 impl Adapter for LocalDatabase {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn location(&self) -> Location {
+        Location::Local { place: self.inner.uuid.clone(), name: self.name.clone() }
     }
 
     async fn info(&self) -> settee_core::Result<DatabaseInfo> {
@@ -521,9 +522,33 @@ impl Adapter for LocalDatabase {
         Ok(maintenance::start_compaction(&self.inner, &self.shared()?, Depth::Store)?)
     }
 
+    async fn view(
+        &self,
+        ddoc: &str,
+        view: &str,
+        options: &ViewOptions,
+    ) -> settee_core::Result<ViewRows> {
+        Ok(views::view(&self.inner, &self.shared()?, ddoc, view, options).await?)
+    }
+
+    async fn temp_view(
+        &self,
+        view: &TempView,
+        options: &ViewOptions,
+    ) -> settee_core::Result<ViewRows> {
+        Ok(views::temp_view(&self.inner, &self.shared()?, view, options).await?)
+    }
+
+    async fn design_info(&self, ddoc: &str) -> settee_core::Result<DesignInfo> {
+        Ok(views::info(&self.inner, &*self.shared()?, ddoc)?)
+    }
+
+    async fn compact_views(&self, ddoc: &str) -> settee_core::Result<()> {
+        Ok(views::compact(&self.inner, &self.shared()?, ddoc).await?)
+    }
+
     async fn view_cleanup(&self) -> settee_core::Result<()> {
-        self.shared()?;
-        Ok(())
+        Ok(views::cleanup(&self.inner, &*self.shared()?).await?)
     }
 
     async fn ensure_full_commit(&self) -> settee_core::Result<()> {

@@ -5,8 +5,9 @@
 //! under a mark that says they belong to nobody yet; the document's transaction takes the mark away,
 //! and opening the store drops what still has one.
 
+use super::codec::{Reader, put_uint};
 use super::databases::{Inner, Shared, state};
-use super::schema::{BlobRow, CHUNK, DbId, StoredAttachment, chunk_count, chunk_key, meta, side};
+use super::schema::{BlobRow, CHUNK, DbId, StoredAttachment, chunk_key, meta, side};
 use super::write::{Edit, Resolved, Writer};
 use super::{Fail, Result, corrupt};
 use crate::adapter::{ByteStream, Parts};
@@ -21,6 +22,8 @@ use settee_store::{Durability, Snapshot, Store, Table, Tx};
 use sha2::Sha256;
 use std::io::Write;
 use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// An attachment of a document that is being written.
 #[derive(Debug)]
@@ -57,8 +60,42 @@ pub(crate) struct NewBlob {
 #[derive(Debug, Clone)]
 enum BlobBytes {
     Memory(Bytes),
-    /// Already in chunks, under this number.
-    Uploaded(u64),
+    /// Already in chunks.
+    Uploaded(Arc<Unclaimed>),
+}
+
+impl NewBlob {
+    /// Notes that a document has the bytes now.
+    pub(crate) fn claim(&self) {
+        if let BlobBytes::Uploaded(upload) = &self.bytes {
+            upload.claimed.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Chunks that no document has yet. Dropped without having been claimed, because the document was
+/// refused or whoever sent it has gone, it has the chunks dropped too.
+#[derive(Debug)]
+struct Unclaimed {
+    store: Store,
+    db: DbId,
+    blob: u64,
+    claimed: AtomicBool,
+}
+
+impl Drop for Unclaimed {
+    fn drop(&mut self) {
+        if self.claimed.load(Ordering::Relaxed) {
+            return;
+        }
+        let (db, blob) = (self.db, self.blob);
+        let dropped = |outcome: Result<()>| {
+            if let Err(Fail(error)) = outcome {
+                tracing::warn!(%error, "an unused upload could not be dropped");
+            }
+        };
+        self.store.submit(Durability::Deferred, move |tx| drop_upload(tx, db, blob), dropped);
+    }
 }
 
 impl PendingAttachment {
@@ -225,7 +262,7 @@ pub(crate) async fn prepare(
     new_edits: bool,
 ) -> Result<Vec<PendingAttachment>> {
     let limit = inner.limits.attachment as u64;
-    let mut uploaded = Uploads::default();
+    let mut uploaded: Vec<(String, NewBlob)> = Vec::new();
     let mut waiting: Vec<&Attachment> =
         attachments.iter().filter(|att| att.data == AttachmentData::Follows).collect();
     let mut parts = parts.unwrap_or_else(|| stream::empty().boxed());
@@ -247,22 +284,15 @@ pub(crate) async fn prepare(
             md5: None,
             limit,
         };
-        let blob = upload(inner, shared, expected, part.body).await;
-        match blob {
-            Ok(blob) => uploaded.0.push((attachment.name.clone(), blob)),
-            Err(error) => {
-                let blobs = uploaded.0.into_iter().map(|(_, blob)| blob);
-                drop_uploads(inner, shared, blobs).await;
-                return Err(error);
-            }
-        }
+        let blob = upload(inner, shared, expected, part.body).await?;
+        uploaded.push((attachment.name.clone(), blob));
     }
     let pending = attachments.into_iter().map(|att| {
         let content = match &att.data {
             AttachmentData::Stub => Content::Stub { revpos: att.revpos },
             AttachmentData::Inline(content) => Content::New(encode(&att, content, limit)?),
             AttachmentData::Follows => {
-                let blob = uploaded.0.iter().find(|(name, _)| *name == att.name);
+                let blob = uploaded.iter().find(|(name, _)| *name == att.name);
                 let (_, blob) = blob.ok_or_else(|| corrupt("upload is missing"))?;
                 Content::New(blob.clone())
             }
@@ -272,9 +302,6 @@ pub(crate) async fn prepare(
     });
     pending.collect()
 }
-
-#[derive(Default)]
-struct Uploads(Vec<(String, NewBlob)>);
 
 /// What is known of bytes that come as a stream.
 pub(crate) struct Upload<'a> {
@@ -293,48 +320,43 @@ pub(crate) async fn upload(
 ) -> Result<NewBlob> {
     let mut encoder = Encoder::new(what.content_type, what.encoding, what.limit);
     let mut ready = BytesMut::new();
-    let mut chunks = ChunkWriter { inner, db: shared.id, blob: None, written: 0 };
-    let outcome: Result<NewBlob> = async {
-        while let Some(bytes) = body.try_next().await? {
-            ready.extend_from_slice(&encoder.push(&bytes)?);
-            while ready.len() > CHUNK {
-                chunks.write(ready.split_to(CHUNK).freeze()).await?;
-            }
+    let mut chunks = ChunkWriter { inner, db: shared.id, upload: None, written: 0 };
+    while let Some(bytes) = body.try_next().await? {
+        ready.extend_from_slice(&encoder.push(&bytes)?);
+        while ready.len() > CHUNK {
+            chunks.write(ready.split_to(CHUNK).freeze()).await?;
         }
-        let (last, mut blob) = encoder.finish(what.md5)?;
-        ready.extend_from_slice(&last);
-        if chunks.blob.is_none() && ready.len() <= CHUNK {
-            blob.bytes = BlobBytes::Memory(ready.split().freeze());
-            return Ok(blob);
-        }
-        while !ready.is_empty() {
-            let len = ready.len().min(CHUNK);
-            chunks.write(ready.split_to(len).freeze()).await?;
-        }
-        blob.bytes = BlobBytes::Uploaded(chunks.blob.unwrap_or_default());
-        Ok(blob)
     }
-    .await;
-    if outcome.is_err()
-        && let Some(blob) = chunks.blob
-    {
-        drop_upload(inner, shared.id, blob, chunks.written).await;
+    let (last, mut blob) = encoder.finish(what.md5)?;
+    ready.extend_from_slice(&last);
+    if chunks.upload.is_none() && ready.len() <= CHUNK {
+        blob.bytes = BlobBytes::Memory(ready.split().freeze());
+        return Ok(blob);
     }
-    outcome
+    while !ready.is_empty() {
+        let len = ready.len().min(CHUNK);
+        chunks.write(ready.split_to(len).freeze()).await?;
+    }
+    if let Some(upload) = chunks.upload {
+        blob.bytes = BlobBytes::Uploaded(upload);
+    }
+    Ok(blob)
 }
 
 struct ChunkWriter<'i> {
     inner: &'i Inner,
     db: DbId,
-    blob: Option<u64>,
+    upload: Option<Arc<Unclaimed>>,
     written: u32,
 }
 
 impl ChunkWriter<'_> {
     /// Writes the next chunk; waiting for it is what slows the sender down to the disk's rate.
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
-        let (db, known, index) = (self.db, self.blob, self.written);
-        let blob = self
+        let (db, index) = (self.db, self.written);
+        let known = self.upload.as_ref().map(|upload| upload.blob);
+        let store = self.inner.store.clone();
+        let begun = self
             .inner
             .transact(Durability::Deferred, move |tx| {
                 let blob = match known {
@@ -344,43 +366,35 @@ impl ChunkWriter<'_> {
                         let blob = state.next_blob;
                         state.next_blob += 1;
                         tx.put(Table::Meta, meta::state(db), state.encode());
-                        tx.put(Table::Meta, meta::upload(db, blob), Bytes::new());
                         blob
                     }
                 };
+                let mut count = Vec::new();
+                put_uint(&mut count, u64::from(index) + 1);
+                tx.put(Table::Meta, meta::upload(db, blob), count);
                 tx.put(Table::Chunks, chunk_key(db, blob, index).to_vec(), bytes);
-                Ok(blob)
+                let claimed = AtomicBool::new(false);
+                // Made here, so that it is dropped if nobody waits for it any more.
+                Ok(known.is_none().then(|| Arc::new(Unclaimed { store, db, blob, claimed })))
             })
             .await?;
-        self.blob = Some(blob);
+        if begun.is_some() {
+            self.upload = begun;
+        }
         self.written += 1;
         Ok(())
     }
 }
 
-/// Forgets uploads whose document was refused. What cannot be forgotten now is when the store is
-/// opened next.
-pub(crate) async fn drop_uploads(
-    inner: &Inner,
-    shared: &Shared,
-    blobs: impl IntoIterator<Item = NewBlob>,
-) {
-    for blob in blobs {
-        if let BlobBytes::Uploaded(number) = blob.bytes {
-            drop_upload(inner, shared.id, number, chunk_count(blob.stored_length)).await;
-        }
+/// Drops the chunks of an upload, if no document has them.
+fn drop_upload(tx: &mut Tx<'_>, db: DbId, blob: u64) -> Result<()> {
+    let mark = meta::upload(db, blob);
+    if let Some(count) = tx.get(Table::Meta, &mark)? {
+        let count = Reader(&count).uint()?.try_into();
+        delete_chunks(tx, db, blob, count.map_err(|_| corrupt("mark of an upload"))?);
+        tx.delete(Table::Meta, mark);
     }
-}
-
-async fn drop_upload(inner: &Inner, db: DbId, blob: u64, chunks: u32) {
-    let dropped = inner.transact(Durability::Deferred, move |tx| {
-        tx.delete(Table::Meta, meta::upload(db, blob));
-        delete_chunks(tx, db, blob, chunks);
-        Ok(())
-    });
-    if let Err(Fail(error)) = dropped.await {
-        tracing::warn!(%error, "an unused upload could not be dropped");
-    }
+    Ok(())
 }
 
 fn delete_chunks(tx: &mut Tx<'_>, db: DbId, blob: u64, chunks: u32) {
@@ -391,23 +405,10 @@ fn delete_chunks(tx: &mut Tx<'_>, db: DbId, blob: u64, chunks: u32) {
 
 /// Drops the chunks of uploads that a stop of the process has cut off.
 pub(crate) fn drop_unfinished_uploads(tx: &mut Tx<'_>) -> Result<()> {
-    const BATCH: usize = 1024;
     let marks = (Bound::Included(b"u/".as_slice()), Bound::Excluded(b"u0".as_slice()));
     for (mark, _) in tx.range(Table::Meta, marks, usize::MAX)? {
         let (db, blob) = meta::upload_in(&mark).ok_or_else(|| corrupt("mark of an upload"))?;
-        loop {
-            let (low, high) = (chunk_key(db, blob, 0), chunk_key(db, blob, u32::MAX));
-            let range = (Bound::Included(low.as_slice()), Bound::Included(high.as_slice()));
-            let chunks = tx.range(Table::Chunks, range, BATCH)?;
-            let last = chunks.len() < BATCH;
-            for (key, _) in chunks {
-                tx.delete(Table::Chunks, key);
-            }
-            if last {
-                break;
-            }
-        }
-        tx.delete(Table::Meta, mark);
+        drop_upload(tx, db, blob)?;
     }
     Ok(())
 }
@@ -444,13 +445,13 @@ impl Writer<'_, '_> {
             let number = number.as_ref().try_into().map_err(|_| corrupt("number of a blob"))?;
             let number = u64::from_be_bytes(number);
             self.share_blob(number)?;
-            self.drop_uploaded(blob);
+            self.drop_uploaded(blob)?;
             return Ok(number);
         }
         let number = match &blob.bytes {
-            BlobBytes::Uploaded(number) => {
-                self.tx.delete(Table::Meta, meta::upload(db, *number));
-                *number
+            BlobBytes::Uploaded(upload) => {
+                self.tx.delete(Table::Meta, meta::upload(db, upload.blob));
+                upload.blob
             }
             BlobBytes::Memory(bytes) => {
                 let number = self.state.next_blob;
@@ -499,17 +500,17 @@ impl Writer<'_, '_> {
         Ok(())
     }
 
-    fn drop_uploaded(&mut self, blob: &NewBlob) {
-        if let BlobBytes::Uploaded(number) = blob.bytes {
-            self.tx.delete(Table::Meta, meta::upload(self.db, number));
-            delete_chunks(self.tx, self.db, number, chunk_count(blob.stored_length));
+    fn drop_uploaded(&mut self, blob: &NewBlob) -> Result<()> {
+        match &blob.bytes {
+            BlobBytes::Uploaded(upload) => drop_upload(self.tx, self.db, upload.blob),
+            BlobBytes::Memory(_) => Ok(()),
         }
     }
 
     /// Drops what was uploaded for an edit that turned out to change nothing.
     pub(crate) fn drop_uploads(&mut self, edit: &Edit) -> Result<()> {
         for blob in edit.new_blobs() {
-            self.drop_uploaded(blob);
+            self.drop_uploaded(blob)?;
         }
         Ok(())
     }
@@ -521,11 +522,6 @@ impl Edit {
             Content::New(blob) => Some(blob),
             Content::Stub { .. } => None,
         })
-    }
-
-    /// Whether a refusal leaves chunks behind.
-    pub(crate) fn has_uploads(&self) -> bool {
-        self.new_blobs().any(|blob| matches!(blob.bytes, BlobBytes::Uploaded(_)))
     }
 }
 

@@ -6,6 +6,7 @@ use super::schema::{
     StoredAttachment, chunk_key, id_in, key, meta, seq_in, seq_key, side,
 };
 use super::{Fail, LocalOptions, Result, listings::following};
+use crate::views;
 use md5::{Digest as _, Md5};
 use settee_core::rev_tree::Stored;
 use settee_core::{Error, json};
@@ -27,6 +28,8 @@ pub struct CheckReport {
     pub revisions: u64,
     /// Attachments, each content once.
     pub attachments: u64,
+    /// Indexes of views.
+    pub indexes: u64,
     /// What is not as it must be; nothing if all is well.
     pub problems: Vec<String>,
 }
@@ -236,6 +239,10 @@ impl Check<'_> {
         for row in self.rows(Table::Side, &purges[..5]) {
             PurgeRow::decode(&row?.1)?;
         }
+        let (snapshot, mut problems) = (self.snapshot, Vec::new());
+        let indexes = views::check(snapshot, db, &state, &mut |what| problems.push(what))?;
+        self.report.indexes += indexes;
+        problems.into_iter().for_each(|what| self.problem(what));
         self.blobs(blobs)
     }
 

@@ -5,17 +5,21 @@ use super::{Fail, Result, corrupt};
 use crate::adapter::{Adapter, AllDbsOptions, DbUpdate, DbUpdateKind, Host};
 use crate::env;
 use crate::local::adapter::LocalDatabase;
+use crate::script::ScriptEngine;
+use crate::views::state::IndexState;
+use crate::views::{self, NativeView};
 use async_trait::async_trait;
 use event_listener::Event;
 use futures_core::stream::BoxStream;
 use futures_util::stream;
 use settee_core::json::Limits;
+use settee_core::wire::ActiveTask;
 use settee_core::{Error, ErrorKind, id};
 use settee_store::{Durability, Store, StoreOptions, Table, Tx};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// How a directory of databases is opened.
@@ -26,6 +30,12 @@ pub struct LocalOptions {
     pub store: StoreOptions,
     /// Bounds on what is written.
     pub limits: Limits,
+    /// Memory for the rows of an index that is being made, in bytes, before they are sorted in the
+    /// store. 32 MiB unless given.
+    pub index_memory: Option<usize>,
+    /// What runs the functions of design documents in JavaScript; with the feature `js`,
+    /// [`JsEngine`](crate::script::JsEngine) unless given.
+    pub script: Option<Arc<dyn ScriptEngine>>,
 }
 
 /// A directory of databases, or a place in memory: the embedded [`Host`].
@@ -45,11 +55,16 @@ pub(crate) struct Inner {
     pub(crate) limits: Limits,
     pub(crate) ids: env::IdGenerator,
     pub(crate) updates: Updates,
-    uuid: String,
+    pub(crate) uuid: String,
     /// The databases used so far, by name.
     open: RwLock<HashMap<String, Arc<Shared>>>,
     /// Held while the whole store is compacted.
     pub(crate) compacting: Mutex<()>,
+    pub(crate) views: views::state::Shared,
+    /// As in [`LocalOptions`].
+    pub(crate) index_memory: usize,
+    /// Threads of our own that hold on to this, and are to end when nobody else does.
+    pub(crate) background: AtomicUsize,
 }
 
 /// What the handles of one database share.
@@ -62,6 +77,7 @@ pub(crate) struct Shared {
     pub(crate) changed: Event,
     pub(crate) deleted: AtomicBool,
     pub(crate) compacting: AtomicBool,
+    pub(crate) views: views::ViewSet,
 }
 
 impl Local {
@@ -73,15 +89,15 @@ impl Local {
     /// of a newer format, or cannot be read or written.
     pub fn open(dir: impl AsRef<Path>, options: &LocalOptions) -> settee_core::Result<Local> {
         let store = Store::open(dir.as_ref(), &options.store).map_err(Fail::from)?;
-        Ok(Local::with_store(store, options.limits)?)
+        Ok(Local::with_store(store, options)?)
     }
 
     /// A place in memory, gone when the last handle is.
     pub fn memory() -> settee_core::Result<Local> {
-        Ok(Local::with_store(Store::memory(), Limits::default())?)
+        Ok(Local::with_store(Store::memory(), &LocalOptions::default())?)
     }
 
-    fn with_store(store: Store, limits: Limits) -> Result<Local> {
+    fn with_store(store: Store, options: &LocalOptions) -> Result<Local> {
         let fresh = env::hex(&env::random::<16>()?);
         let uuid = store.transact(Durability::Flush, move |tx| -> Result<String> {
             super::attachments::drop_unfinished_uploads(tx)?;
@@ -94,14 +110,25 @@ impl Local {
         Ok(Local {
             inner: Arc::new(Inner {
                 store,
-                limits,
+                limits: options.limits,
                 uuid,
                 ids: env::IdGenerator::default(),
                 updates: Updates::default(),
                 open: RwLock::default(),
                 compacting: Mutex::default(),
+                views: views::state::Shared::new(options.script.clone()),
+                index_memory: options.index_memory.unwrap_or(views::MEMORY),
+                background: AtomicUsize::new(0),
             }),
         })
+    }
+
+    /// Makes a view's functions known, for design documents whose language is `rust`.
+    ///
+    /// They must be known again each time the place is opened. Registered under a name that is known
+    /// already, they take the place of the other ones, for views that were not queried yet.
+    pub fn register(&self, view: NativeView) {
+        self.inner.views.functions.register(view);
     }
 
     /// What the store has done since it was opened, and what it takes.
@@ -195,6 +222,7 @@ impl Inner {
                     changed: Event::new(),
                     deleted: AtomicBool::new(false),
                     compacting: AtomicBool::new(false),
+                    views: views::ViewSet::default(),
                 })
             });
             shared.clone()
@@ -206,6 +234,11 @@ impl Inner {
             return Err(Error::no_database().into());
         }
         Ok(shared)
+    }
+
+    /// Whether only threads of our own hold on to this.
+    pub(crate) fn is_abandoned(self: &Arc<Inner>) -> bool {
+        Arc::strong_count(self) <= self.background.load(Ordering::Acquire)
     }
 
     /// Forgets a database that has been deleted, and wakes whoever waits for its changes.
@@ -281,16 +314,7 @@ impl Host for Local {
                     )
                     .into());
                 }
-                let id = match tx.get(Table::Meta, meta::NEXT_DB)? {
-                    None => 1,
-                    Some(row) => row
-                        .as_ref()
-                        .try_into()
-                        .map(DbId::from_be_bytes)
-                        .map_err(|_| corrupt("number of the next database"))?,
-                };
-                let next = id.checked_add(1).ok_or_else(|| corrupt("too many databases"))?;
-                tx.put(Table::Meta, meta::NEXT_DB, next.to_be_bytes().to_vec());
+                let id = views::state::new_owner(tx)?;
                 tx.put(Table::Meta, key, DbEntry { id, created }.encode());
                 tx.put(Table::Meta, meta::state(id), DbState::default().encode());
                 Ok(())
@@ -313,6 +337,7 @@ impl Host for Local {
                 tx.delete(Table::Meta, meta::state(id));
                 tx.delete(Table::Meta, meta::security(id));
                 tx.retire(id);
+                views::state::retire_all(tx, id)?;
                 Ok(id)
             })
             .await?;
@@ -354,6 +379,10 @@ impl Host for Local {
 
     async fn uuid(&self) -> settee_core::Result<String> {
         Ok(self.inner.uuid.clone())
+    }
+
+    async fn active_tasks(&self) -> settee_core::Result<Vec<ActiveTask>> {
+        Ok(self.inner.views.tasks.list())
     }
 }
 
@@ -420,6 +449,10 @@ impl Inner {
         let mut all = 0_u64;
         for row in self.store.snapshot().range(Table::Meta, range) {
             all = all.saturating_add(DbState::decode(&row?.1)?.active);
+        }
+        let range = (Bound::Included(b"v/".as_slice()), Bound::Excluded(b"v0".as_slice()));
+        for row in self.store.snapshot().range(Table::Meta, range) {
+            all = all.saturating_add(IndexState::decode(&row?.1)?.active());
         }
         let share = u128::from(disk) * u128::from(active) / u128::from(all.max(1));
         Ok(u64::try_from(share).unwrap_or(u64::MAX))

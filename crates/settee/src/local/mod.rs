@@ -10,18 +10,22 @@
 
 mod adapter;
 mod attachments;
-mod changes;
+pub(crate) mod changes;
 mod check;
-mod codec;
-mod databases;
-mod listings;
+pub(crate) mod codec;
+pub(crate) mod databases;
+mod fuzzing;
+pub(crate) mod listings;
 mod maintenance;
-mod read;
-mod schema;
+pub(crate) mod read;
+pub(crate) mod schema;
 mod write;
 
+pub use crate::views::{Emitter, NativeView};
 pub use check::{CheckReport, check};
 pub use databases::{Local, LocalOptions};
+#[doc(hidden)]
+pub use fuzzing::decode_row;
 
 use settee_core::{Error, ErrorKind};
 use settee_store::StoreError;

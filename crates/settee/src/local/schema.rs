@@ -421,7 +421,8 @@ impl BodyRow {
 
     /// Bytes as JSON and content: what this revision adds to [`DbState::external`] as a winner.
     pub(crate) fn external(&self) -> u64 {
-        self.text.len() as u64 + self.attachments.iter().map(|att| att.length).sum::<u64>()
+        let text = self.text.len() as u64;
+        self.attachments.iter().fold(text, |sum, att| sum.saturating_add(att.length))
     }
 
     pub(crate) fn body(&self) -> Body {

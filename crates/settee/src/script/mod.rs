@@ -30,7 +30,7 @@ pub struct ScriptOptions {
     pub timeout: Duration,
     /// How much memory the functions of one design document may use at a time, in bytes.
     pub memory: usize,
-    /// How much stack a function may use, in bytes.
+    /// How much stack a function may use, in bytes; 16 MiB at most.
     pub stack: usize,
     /// How much one call may return, in bytes.
     pub output: usize,

@@ -15,7 +15,7 @@ use testkit::model::{Model, Random, compare};
 /// Operations in one sequence.
 const STEPS: usize = 150;
 
-fn env(name: &str) -> Option<u64> {
+pub(crate) fn env(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
@@ -30,7 +30,7 @@ impl Drop for Seed {
     }
 }
 
-fn sequences(runs: u64, run: impl Fn(u64)) {
+pub(crate) fn sequences(runs: u64, run: impl Fn(u64)) {
     let seeds = match env("SETTEE_SEED") {
         Some(seed) => vec![seed],
         None => (0..env("SETTEE_RUNS").unwrap_or(runs)).map(|_| rand::random()).collect(),

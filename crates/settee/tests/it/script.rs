@@ -204,6 +204,15 @@ mod maps {
     }
 
     #[test]
+    fn documents_may_nest_deep() {
+        let deep = |n: usize| format!(r#"{{"a":{}1{}}}"#, "[".repeat(n), "]".repeat(n));
+        let function = "function(doc) { emit(JSON.stringify(doc.a).length, doc.a) }";
+        let rows = emits(function, &deep(499));
+        assert!(rows.starts_with("999=[["), "{}", &rows[..50]);
+        assert!(emits(function, &deep(1_000_000)).starts_with('!'));
+    }
+
+    #[test]
     fn large_integers_are_those_of_javascript() {
         assert_eq!(
             emits("function(doc) { emit(doc.n) }", r#"{"n":9007199254740993}"#),
@@ -363,6 +372,46 @@ mod hostile {
         memory("JSON.stringify(new Array(1 << 18).fill('xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'))");
         memory("var m = new Map(); for (var i = 0; ; i++) m.set(i, {})");
         memory("try { var s = 'x'; for (;;) s += s } catch (e) { throw e }");
+    }
+
+    /// Whatever was being done when memory ran out, and whatever the engine had not put in order yet.
+    #[test]
+    fn memory_may_run_out_anywhere() {
+        let rounds = std::env::var("SETTEE_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(40);
+        let body = "
+            var kept = [], lib = require('views/lib/m');
+            for (var i = 0; ; i++) {
+              try {
+                kept.push({ i: i, s: 'x' + i, f: function() { return kept }, d: new Date(), r: /a+/g });
+                kept.push(JSON.parse(JSON.stringify(doc)), new Map([[i, doc]]), lib.make(i));
+                kept.push((function* () { yield* [1, 2, i] })(), `${i}`.split(''), [3, 1].sort());
+                kept.push(class { #x = i; get x() { return this.#x } }, Symbol('s' + i), 10n ** 20n);
+                kept.push(new Proxy({}, {}), new Uint8Array(8), Promise.resolve(i), 'aXa'.replace(/X/, i));
+                kept.push(Function('return ' + i), (async function() { await 1 })(), new Error('e'));
+                emit(i, kept.slice(0, 3));
+              } catch (e) { if (doc.n % 2) throw e; kept.length = doc.n % 3 ? kept.length : 0; if (i > 1e4) throw e; }
+            }";
+        let function = format!("function(doc) {{ {body} }}");
+        let lib = r#"{"m": "exports.make = function(i) { return [i, {}, exports] }"}"#;
+        for round in 0..rounds {
+            let engine = JsEngine::new(ScriptOptions {
+                timeout: Duration::from_millis(300),
+                memory: (700 << 10) + round * 7919,
+                threads: Some(1),
+                ..ScriptOptions::default()
+            });
+            let functions = [function.as_str(), "function(doc) { emit(doc.n, 1) }"];
+            let source = MapSource { database: "db", functions: &functions, lib: Some(lib) };
+            let Ok(mapper) = engine.mapper(&source) else { continue };
+            let docs: Vec<String> =
+                (0..3).map(|n| format!(r#"{{"n":{n},"a":[1,{{}}]}}"#)).collect();
+            let docs: Vec<&str> = docs.iter().map(String::as_str).collect();
+            let mapped = mapper.map(&docs).unwrap();
+            for n in 0..docs.len() {
+                assert!(mapped.get(n, 0).is_err());
+                assert_eq!(show(&mapped, n, 1), format!("{n}=1"));
+            }
+        }
     }
 
     #[test]

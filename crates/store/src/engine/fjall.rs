@@ -419,7 +419,7 @@ fn table_options(table: Table) -> KeyspaceCreateOptions {
         Table::Side => options.max_memtable_size(4 << 20),
         // A block per chunk, stored as it is: what compresses was compressed before.
         Table::Chunks => options
-            .max_memtable_size(8 << 20)
+            .max_memtable_size(4 << 20)
             .data_block_size_policy(blocks(64 << 10))
             .data_block_compression_policy(CompressionPolicy::disabled())
             .expect_point_read_hits(true),

@@ -1,7 +1,7 @@
 //! One runtime with one context: where the functions of one design document live.
 
 use super::super::ScriptOptions;
-use super::pool::Watch;
+use super::pool::{MAX_STACK, Watch};
 use rquickjs::context::intrinsic;
 use rquickjs::function::IntoArgs;
 use rquickjs::{Context, Ctx, Function, Object, Persistent, Runtime, Value};
@@ -91,8 +91,8 @@ impl Env {
             watch,
         });
         let runtime = Runtime::new().map_err(failed)?;
-        runtime.set_memory_limit(options.memory);
-        runtime.set_max_stack_size(options.stack);
+        runtime.set_memory_limit(options.memory.max(1));
+        runtime.set_max_stack_size(options.stack.clamp(1, MAX_STACK));
         let interrupt = clock.clone();
         runtime.set_interrupt_handler(Some(Box::new(move || {
             let expired = Instant::now() >= interrupt.deadline.get();

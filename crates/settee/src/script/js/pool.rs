@@ -25,6 +25,9 @@ const GRACE: Duration = Duration::from_millis(500);
 /// How many threads may be given up at a time.
 const MAX_STUCK: usize = 16;
 
+/// The engine takes a larger limit for none.
+pub(super) const MAX_STACK: usize = 16 << 20;
+
 /// What a thread needs besides the stack that functions may use.
 const THREAD_STACK: usize = 1 << 20;
 
@@ -103,6 +106,11 @@ impl State {
         self.stuck.retain(|(thread, _)| *thread != id);
         let at = self.running.iter().position(|running| running.thread == id)?;
         Some(self.running.swap_remove(at))
+    }
+
+    /// Work that nobody would ever do, because no thread could be made.
+    fn orphans(&mut self) -> VecDeque<Task> {
+        if self.threads == 0 { std::mem::take(&mut self.queue) } else { VecDeque::new() }
     }
 
     /// Whether work for a context is refused: it, or too much else, is being waited for to end.
@@ -204,8 +212,10 @@ impl Pool {
         if state.idle == 0 && state.threads < self.size {
             spawn(&self.shared, &mut state);
         }
+        let orphans = state.orphans();
         drop(state);
         self.shared.work.notify_one();
+        fail_all(orphans);
     }
 
     /// Does something on a thread of its own, and returns at once. `fail` says that it could not
@@ -258,6 +268,10 @@ impl Drop for Pool {
     }
 }
 
+fn fail_all(tasks: VecDeque<Task>) {
+    tasks.into_iter().for_each(|task| (task.fail)(gone()));
+}
+
 fn gone() -> Error {
     Error::new(ErrorKind::Internal, "the function could not be run")
 }
@@ -269,7 +283,7 @@ fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// A thread with the stack that functions may use.
 fn thread(options: &ScriptOptions, work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
     let thread = std::thread::Builder::new().name("settee-script".to_owned());
-    thread.stack_size(options.stack + THREAD_STACK).spawn(work).map(drop)
+    thread.stack_size(options.stack.min(MAX_STACK) + THREAD_STACK).spawn(work).map(drop)
 }
 
 fn spawn(shared: &Arc<Shared>, state: &mut State) {
@@ -341,7 +355,9 @@ fn watch(shared: &Arc<Shared>) {
                 state.threads -= 1;
                 spawn(shared, &mut state);
             }
+            let orphans = state.orphans();
             drop(state);
+            fail_all(orphans);
             (late.fail)(timed_out(shared.options.timeout));
             state = lock(&shared.state);
         }
