@@ -5,7 +5,7 @@ use super::http::{Call, Http, Payload, Repeat, Response, bad_reply};
 use super::rows::RowReader;
 use super::url::{PathQuery, encode, encode_id};
 use super::{changes, multipart, write};
-use crate::adapter::{Adapter, AttachmentReader, ByteStream, ChangesStream, Parts, Rows};
+use crate::adapter::{Adapter, AttachmentReader, ByteStream, ChangesStream, Location, Parts, Rows};
 use async_trait::async_trait;
 use futures_core::stream::BoxStream;
 use futures_util::{StreamExt, stream};
@@ -21,6 +21,7 @@ use settee_core::wire::{
     Seq, Sizes, WriteResult, parse_bulk_get_result,
 };
 use settee_core::{Digest, Document, Encoding, Error, ErrorKind, Result, Rev};
+use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -349,6 +350,16 @@ fn unknown_path(error: &Error) -> bool {
 impl Adapter for RemoteDatabase {
     fn name(&self) -> &str {
         &self.shared.name
+    }
+
+    fn location(&self) -> Location {
+        let http = self.http();
+        let url = format!("{}/{}/", http.base, encode(&self.shared.name));
+        // A header may be a key to the server, so it is told apart without being told.
+        let digest = |value: &str| crate::env::hex(&Sha256::digest(value)[..8]);
+        let headers = http.options.headers.iter();
+        let headers = headers.map(|(name, value)| (name.clone(), digest(value))).collect();
+        Location::Remote { url, user: http.user.clone(), headers }
     }
 
     async fn info(&self) -> Result<DatabaseInfo> {

@@ -92,5 +92,11 @@ fn places_are_named_as_people_do() {
     }
     let db = settee::Database::connect("http://jan:apple@example.com/couch/a%2Fb").unwrap();
     assert_eq!((db.name(), format!("{:?}", db.adapter()).as_str()), ("a/b", "<Database 'a/b'>"));
+    let location = settee::adapter::Location::Remote {
+        url: "http://example.com/couch/a%2Fb/".into(),
+        user: Some("jan".into()),
+        headers: vec![],
+    };
+    assert_eq!(db.adapter().location(), location);
     assert_eq!(db.couch().db("_session").unwrap_err().name(), "illegal_database_name");
 }
