@@ -26,7 +26,7 @@ use crate::adapter::{Adapter, AllDbsOptions, AttachmentReader, ByteStream, Chang
 use crate::replicate::{
     Denied, Progress, ReplicateOptions, ReplicationEvent, ReplicationResult, SyncHandle, SyncResult,
 };
-use crate::{AttachmentBody, DocRef, IntoDocument, Listing, Pending};
+use crate::{AttachmentBody, DocRef, FeedEvent, IntoDocument, Listing, Pending, Subscription};
 use bytes::{Buf, Bytes};
 use futures_core::stream::BoxStream;
 use futures_executor::{BlockingStream, block_on, block_on_stream};
@@ -180,6 +180,11 @@ impl Database {
     /// [`Database::changes`](crate::Database::changes).
     pub fn changes(&self) -> Changes {
         Changes(self.0.changes())
+    }
+
+    /// [`Database::unsubscribe`](crate::Database::unsubscribe).
+    pub fn unsubscribe(&self, filter: &Filter) -> usize {
+        self.0.unsubscribe(filter)
     }
 
     /// [`Database::get_many`](crate::Database::get_many), blocking.
@@ -357,6 +362,15 @@ impl Changes {
         selector(selector: Selector);
         include_docs();
         include_docs_with(options: GetOptions);
+        latency(latency: Duration);
+    }
+
+    /// [`Changes::subscribe`](crate::Changes::subscribe), blocking.
+    pub fn subscribe(
+        self,
+        callback: impl FnMut(FeedEvent<'_>) + Send + 'static,
+    ) -> Result<Subscription> {
+        block_on(self.0.subscribe(callback))
     }
 
     /// [`Changes::fetch`](crate::Changes::fetch), blocking.

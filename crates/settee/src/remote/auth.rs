@@ -3,8 +3,6 @@
 use super::http::{Call, Http, bad_reply};
 use super::options::{Identity, RemoteOptions};
 use super::url::{Credentials, PathQuery};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, StatusCode};
 use settee_core::{Error, ErrorKind, Result};
@@ -75,20 +73,6 @@ impl Auth {
                 Auth::Session { credentials, current: Mutex::new(None) }
             }
         })
-    }
-
-    /// The name of who sends requests, where there is one.
-    pub(crate) fn user(&self) -> Option<String> {
-        match self {
-            Auth::None => None,
-            Auth::Fixed(_, value) => {
-                let basic = value.to_str().ok()?.strip_prefix("Basic ")?;
-                let text = STANDARD.decode(basic).ok()?;
-                let (name, _) = std::str::from_utf8(&text).ok()?.split_once(':')?;
-                Some(name.to_owned())
-            }
-            Auth::Session { credentials, .. } => Some(credentials.name.clone()),
-        }
     }
 
     /// The header to send, after logging in if that is needed.

@@ -7,6 +7,7 @@
 //! - `remote`: the HTTP client, against our own server, hostile ones and broken lines.
 //! - `random`: random operations, compared with the testkit's model.
 //! - `replicate_faults`: replication over bad lines.
+//! - `subscribe`: callbacks that are told of changes.
 //! - `replication`: replication between databases of one process.
 //! - `script`: the script engine: what functions can do, and what they cannot.
 //! - `views`: indexes of the embedded engine, compared with a model that maps and sorts everything.
@@ -25,4 +26,5 @@ mod replicate_faults;
 mod replication;
 #[cfg(feature = "js")]
 mod script;
+mod subscribe;
 mod views;
