@@ -211,7 +211,10 @@ fn replicate_between_directories_and_servers() {
     assert!(said.contains("pull: complete: 0 documents read"), "{said}");
     let some = ["replicate", "--create-target", "--doc-id", "x", "data/copy", "data/some"];
     let some = run(&some, dir.path());
-    assert_eq!(String::from_utf8_lossy(&some.stdout), "complete: 0 documents read, 0 written, 0 refused\n");
+    assert_eq!(
+        String::from_utf8_lossy(&some.stdout),
+        "complete: 0 documents read, 0 written, 0 refused\n"
+    );
     let odd = ["replicate", "--selector", "{", "data/copy", "data/some"];
     assert_fails(&run(&odd, dir.path()), 1, "The selector is no JSON");
     let pushed = format!("http://{login}@127.0.0.1:{port}/pushed");

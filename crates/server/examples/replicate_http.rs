@@ -40,7 +40,8 @@ fn main() -> Result<()> {
 
 async fn measure() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let arg = |n: usize, usual: usize| args.get(n).and_then(|arg| arg.parse().ok()).unwrap_or(usual);
+    let arg =
+        |n: usize, usual: usize| args.get(n).and_then(|arg| arg.parse().ok()).unwrap_or(usual);
     let (count, batch_size, batches) = (arg(0, 50_000), arg(1, 250), arg(2, 4));
     let dir = args.get(3).map(Path::new);
     let (here, here_http) = serve(dir.map(|dir| dir.join("a")).as_deref()).await?;

@@ -22,7 +22,9 @@
 //! # Ok::<(), settee::Error>(())
 //! ```
 
-use crate::adapter::{Adapter, AllDbsOptions, AttachmentReader, ByteStream, ChangesBatch, DbUpdate};
+use crate::adapter::{
+    Adapter, AllDbsOptions, AttachmentReader, ByteStream, ChangesBatch, DbUpdate,
+};
 use crate::replicate::{
     Denied, Progress, ReplicateOptions, ReplicationEvent, ReplicationResult, SyncHandle, SyncResult,
 };

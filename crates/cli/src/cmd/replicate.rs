@@ -218,7 +218,10 @@ fn line(progress: &Progress, rate: &mut Rate) -> String {
     let pending = progress.pending.map_or_else(String::new, |n| format!(", {n} changes to go"));
     let (read, written) = (counters.docs_read, counters.docs_written);
     let rate = rate.at(written).map_or_else(String::new, |rate| format!(", {rate:.0}/s"));
-    format!("{read} read, {written} written{rate}, {} refused{pending}", counters.doc_write_failures)
+    format!(
+        "{read} read, {written} written{rate}, {} refused{pending}",
+        counters.doc_write_failures
+    )
 }
 
 /// Where a database is.

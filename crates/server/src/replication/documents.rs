@@ -298,9 +298,7 @@ impl Replicator {
 /// What a document says, after what was written here.
 fn split(doc: &Document) -> (Map<String, Value>, Map<String, Value>) {
     match doc.body.to_value() {
-        Value::Object(members) => {
-            members.into_iter().partition(|(name, _)| name.starts_with(TOLD))
-        }
+        Value::Object(members) => members.into_iter().partition(|(name, _)| name.starts_with(TOLD)),
         _ => (Map::new(), Map::new()),
     }
 }

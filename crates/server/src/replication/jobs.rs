@@ -77,9 +77,10 @@ impl Jobs {
         let id = full_id(&replication, job.continuous);
         let mut state = self.lock();
         let unique = job.continuous || job.document.is_some();
-        let known = state.running.values().find(|running| {
-            unique && running.id == id && running.handle.result().is_none()
-        });
+        let known = state
+            .running
+            .values()
+            .find(|running| unique && running.id == id && running.handle.result().is_none());
         if let Some(known) = known {
             let before = Some(known.job.document.clone());
             return Ok(Started { id, handle: known.handle.clone(), before });

@@ -260,8 +260,7 @@ impl End {
         };
         if !url.contains("://") {
             // Whoever replicates is a server admin; functions of design documents judge even those.
-            let user =
-                UserCtx { db: url.clone(), name: None, roles: vec!["_admin".to_owned()] };
+            let user = UserCtx { db: url.clone(), name: None, roles: vec!["_admin".to_owned()] };
             let adapter = app.host.database(url)?;
             let adapter = Arc::new(Validating::new(adapter, app.validator.clone(), user));
             return Ok(End { adapter, name: url.clone(), remote: None, shown: url.clone() });

@@ -93,8 +93,7 @@ async fn a_continuous_one_runs_until_its_document_is_gone() {
 
     // Another direction.
     let doc = root.value("/_replicator/kept").await;
-    let other =
-        json!({"_rev": doc["_rev"], "source": "copy", "target": "db", "continuous": true});
+    let other = json!({"_rev": doc["_rev"], "source": "copy", "target": "db", "continuous": true});
     put(&root, "/_replicator/kept", &other).await;
     put(&root, "/copy/back", &json!({})).await;
     until(&root, "/db/back", |doc| doc["_id"] == "back").await;
