@@ -204,6 +204,19 @@ fn replicate_between_directories_and_servers() {
     // Between databases of one directory, and back to the server.
     let again = run(&["replicate", "--create-target", "data/copy", "data/other"], dir.path());
     assert!(again.status.success(), "{again:?}");
+    let both = run(&["sync", "--data", "data", "copy", "other"], dir.path());
+    assert!(both.status.success(), "{both:?}");
+    let said = String::from_utf8_lossy(&both.stdout);
+    assert!(said.contains("push: complete: 0 documents read"), "{said}");
+    assert!(said.contains("pull: complete: 0 documents read"), "{said}");
+    let some = ["replicate", "--create-target", "--doc-id", "x", "data/copy", "data/some"];
+    let some = run(&some, dir.path());
+    assert_eq!(
+        String::from_utf8_lossy(&some.stdout),
+        "complete: 0 documents read, 0 written, 0 refused\n"
+    );
+    let odd = ["replicate", "--selector", "{", "data/copy", "data/some"];
+    assert_fails(&run(&odd, dir.path()), 1, "The selector is no JSON");
     let pushed = format!("http://{login}@127.0.0.1:{port}/pushed");
     let refused = run(&["replicate", "data/other", &pushed], dir.path());
     assert_fails(&refused, 1, "The target pushed does not exist.");

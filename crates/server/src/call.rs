@@ -147,6 +147,7 @@ pub(crate) fn encode(segment: &str) -> String {
 /// Answers a request. Never fails: what goes wrong becomes a reply.
 pub(crate) async fn handle(app: Arc<App>, request: Request<Body>) -> Response {
     let began = Instant::now();
+    app.begin();
     let (parts, body) = request.into_parts();
     let live = app.config.live();
     let call = Call {

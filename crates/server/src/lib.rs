@@ -24,7 +24,7 @@ mod log;
 mod multipart;
 mod query;
 mod related;
-mod replications;
+mod replication;
 mod reply;
 mod routes;
 mod stats;

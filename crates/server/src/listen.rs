@@ -96,6 +96,7 @@ pub(crate) async fn serve(
     tls: Option<Tls>,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
+    app.begin();
     let live = app.config.live();
     let max = live.number("settee", "max_connections", 65_536);
     let slots = Arc::new(Semaphore::new(
@@ -131,7 +132,7 @@ pub(crate) async fn serve(
     if tokio::time::timeout(GRACE, all_done).await.is_err() {
         tracing::warn!("some requests took too long to end and were broken off");
     }
-    app.replications.ended().await;
+    app.jobs.ended().await;
     Ok(())
 }
 

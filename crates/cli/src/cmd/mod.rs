@@ -4,6 +4,7 @@ pub(crate) mod check;
 pub(crate) mod compact;
 pub(crate) mod replicate;
 pub(crate) mod serve;
+pub(crate) mod sync;
 
 use crate::Failure;
 use settee::ErrorKind;

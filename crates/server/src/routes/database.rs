@@ -1,8 +1,10 @@
 //! Databases: <https://docs.couchdb.org/en/stable/api/database/common.html> and the chapters
 //! beside it.
 
+use crate::app::App;
 use crate::auth::access::{DatabaseAdmin, DatabaseOwner, Member, ServerAdmin};
 use crate::call::Call;
+use crate::config::Live;
 use crate::reply::{self, Response};
 use crate::routes::node;
 use axum::http::{StatusCode, header};
@@ -66,15 +68,15 @@ pub(super) async fn create(_: ServerAdmin, call: Arc<Call>) -> Result<Response> 
         Some("true") => return Err(Error::bad_request("Partitioned feature is not enabled.")),
         Some(_) => return Err(Error::bad_request("Invalid `partitioned` parameter")),
     }
-    create_secured(&call, call.param("db")).await?;
+    create_secured(&call.app, &call.live, call.param("db")).await?;
     reply::with(reply::ok(StatusCode::CREATED), header::LOCATION, &call.location(&[]))
 }
 
 /// Creates a database that is only for admins until somebody says otherwise.
-pub(super) async fn create_secured(call: &Call, name: &str) -> Result<()> {
-    let host = &call.app.host;
+pub(crate) async fn create_secured(app: &App, live: &Live, name: &str) -> Result<()> {
+    let host = &app.host;
     host.create(name).await?;
-    if !call.live.admin_only_databases {
+    if !live.admin_only_databases {
         return Ok(());
     }
     let admins = || Principals { names: Vec::new(), roles: vec!["_admin".to_owned()] };

@@ -5,7 +5,7 @@
 mod attachment;
 mod bulk;
 mod changes;
-mod database;
+pub(crate) mod database;
 mod design;
 mod document;
 mod local;
@@ -60,6 +60,7 @@ fn table() -> Vec<Route> {
         // Replication and sharding.
         route("/_replicate", "POST", [on(M::POST, replicate::start)]),
         route("/_scheduler/jobs", "GET,HEAD", [on(M::GET, replicate::jobs)]),
+        route("/_scheduler/jobs/{id}", "GET,HEAD", [on(M::GET, replicate::job)]),
         route("/_scheduler/docs/{path..}", "GET,HEAD", [on(M::GET, replicate::docs)]),
         route("/_scheduler/docs", "GET,HEAD", [on(M::GET, replicate::docs)]),
         route(

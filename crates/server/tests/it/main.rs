@@ -16,6 +16,7 @@ mod documents;
 mod findings;
 mod hostile;
 mod replication;
+mod replicator;
 mod server;
 mod sessions;
 mod users;

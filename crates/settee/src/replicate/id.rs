@@ -132,14 +132,10 @@ fn filter(filter: &Filter) -> Vec<Term> {
             vec![Term::List(ids.into_iter().map(Term::Binary).collect())]
         }
         Filter::Design => {
-            vec![Term::Binary("_design".to_owned()), json(&Value::Object([].into_iter().collect()))]
+            vec![Term::Binary("_design".to_owned()), Term::Tuple(vec![Term::List(Vec::new())])]
         }
-        Filter::Selector(selector) => vec![json(&selector_value(selector))],
+        Filter::Selector(selector) => vec![json(&selector.to_value())],
     }
-}
-
-fn selector_value(selector: &settee_core::selector::Selector) -> Value {
-    Value::String(format!("{selector:?}"))
 }
 
 /// JSON as Erlang has it, members in the order of their names.

@@ -6,6 +6,7 @@
 //! - `couch`: what is particular to `Couch` and the embedded engine: directories, handles, ids.
 //! - `remote`: the HTTP client, against our own server, hostile ones and broken lines.
 //! - `random`: random operations, compared with the testkit's model.
+//! - `replicate_faults`: replication over bad lines.
 //! - `subscribe`: callbacks that are told of changes.
 //! - `replication`: replication between databases of one process.
 //! - `script`: the script engine: what functions can do, and what they cannot.
@@ -21,6 +22,7 @@ mod design;
 mod random;
 #[cfg(feature = "remote")]
 mod remote;
+mod replicate_faults;
 mod replication;
 #[cfg(feature = "js")]
 mod script;
