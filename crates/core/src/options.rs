@@ -9,6 +9,7 @@ use crate::selector::Selector;
 use crate::wire::Seq;
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// When a write is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -229,6 +230,9 @@ pub enum Since {
     Now,
     /// Behind this one.
     Seq(Seq),
+    /// With the first change since then, or somewhat earlier: when changes were made is known
+    /// roughly, the better the less time has passed.
+    Time(SystemTime),
 }
 
 /// Which revisions a change lists.
