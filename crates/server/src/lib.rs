@@ -29,6 +29,7 @@ mod replication;
 mod reply;
 mod routes;
 mod stats;
+mod target;
 mod tasks;
 mod users;
 

@@ -13,7 +13,7 @@ use event_listener::Event;
 use futures_core::stream::BoxStream;
 use futures_util::stream;
 use settee_core::json::Limits;
-use settee_core::wire::ActiveTask;
+use settee_core::wire::{ActiveTask, Security};
 use settee_core::{Error, ErrorKind, id};
 use settee_store::{Durability, Store, StoreOptions, Table, Tx};
 use std::collections::{BTreeMap, HashMap};
@@ -149,6 +149,35 @@ impl Local {
             }
         }
         Ok(self.inner.store.compact().map_err(Fail::from)?)
+    }
+
+    /// Makes a database, and in the same commit says who may do what in it.
+    async fn make(&self, name: &str, security: Option<Vec<u8>>) -> settee_core::Result<()> {
+        id::check_database_name(name)?;
+        let (owned, created) = (name.to_owned(), env::now_micros());
+        let (inner, recorded) = (self.inner.clone(), name.to_owned());
+        let made = self.inner.transact_then(
+            Durability::Flush,
+            move |tx| {
+                let key = meta::name(&owned);
+                if tx.get(Table::Meta, &key)?.is_some() {
+                    return Err(Error::new(
+                        ErrorKind::FileExists,
+                        "The database could not be created, the file already exists.",
+                    )
+                    .into());
+                }
+                let id = views::state::new_owner(tx)?;
+                tx.put(Table::Meta, key, DbEntry { id, created }.encode());
+                tx.put(Table::Meta, meta::state(id), DbState::default().encode());
+                if let Some(security) = security {
+                    tx.put(Table::Meta, meta::security(id), security);
+                }
+                Ok(())
+            },
+            move |()| inner.updates.record(&recorded, DbUpdateKind::Created),
+        );
+        Ok(made.await?)
     }
 
     fn names(&self, options: &AllDbsOptions) -> Result<Vec<String>> {
@@ -302,34 +331,21 @@ impl Host for Local {
     }
 
     async fn create(&self, name: &str) -> settee_core::Result<()> {
-        id::check_database_name(name)?;
-        let (owned, created) = (name.to_owned(), env::now_micros());
-        self.inner
-            .transact(Durability::Flush, move |tx| {
-                let key = meta::name(&owned);
-                if tx.get(Table::Meta, &key)?.is_some() {
-                    return Err(Error::new(
-                        ErrorKind::FileExists,
-                        "The database could not be created, the file already exists.",
-                    )
-                    .into());
-                }
-                let id = views::state::new_owner(tx)?;
-                tx.put(Table::Meta, key, DbEntry { id, created }.encode());
-                tx.put(Table::Meta, meta::state(id), DbState::default().encode());
-                Ok(())
-            })
-            .await?;
-        self.inner.updates.record(name, DbUpdateKind::Created);
-        Ok(())
+        self.make(name, None).await
+    }
+
+    async fn create_with(&self, name: &str, security: &Security) -> settee_core::Result<()> {
+        let security = serde_json::to_vec(security).map_err(Error::internal)?;
+        self.make(name, Some(security)).await
     }
 
     async fn delete(&self, name: &str) -> settee_core::Result<()> {
         id::check_database_name(name)?;
         let owned = name.to_owned();
-        let id = self
-            .inner
-            .transact(Durability::Flush, move |tx| {
+        let (inner, closed) = (self.inner.clone(), name.to_owned());
+        let deleted = self.inner.transact_then(
+            Durability::Flush,
+            move |tx| {
                 let key = meta::name(&owned);
                 let row = tx.get(Table::Meta, &key)?.ok_or_else(Error::no_database)?;
                 let DbEntry { id, .. } = DbEntry::decode(&row)?;
@@ -340,10 +356,14 @@ impl Host for Local {
                 tx.retire(id);
                 views::state::retire_all(tx, id)?;
                 Ok(id)
-            })
-            .await?;
-        self.inner.close(name, id);
-        self.inner.updates.record(name, DbUpdateKind::Deleted);
+            },
+            // Whoever asked may have gone, and the name is to be free all the same.
+            move |id| {
+                inner.close(&closed, *id);
+                inner.updates.record(&closed, DbUpdateKind::Deleted);
+            },
+        );
+        deleted.await?;
         Ok(())
     }
 
