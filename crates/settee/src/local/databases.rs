@@ -58,6 +58,8 @@ pub(crate) struct Inner {
     pub(crate) uuid: String,
     /// The databases used so far, by name.
     open: RwLock<HashMap<String, Arc<Shared>>>,
+    /// The bytes in use in all databases, and when they were added up.
+    in_use: Mutex<Option<(u64, u64)>>,
     /// Held while the whole store is compacted.
     pub(crate) compacting: Mutex<()>,
     pub(crate) views: views::state::Shared,
@@ -66,6 +68,9 @@ pub(crate) struct Inner {
     /// Threads of our own that hold on to this, and are to end when nobody else does.
     pub(crate) background: AtomicUsize,
 }
+
+/// The bytes that so many databases and indexes use are added up each time somebody asks.
+const FEW: usize = 100;
 
 /// What the handles of one database share.
 #[derive(Debug)]
@@ -115,6 +120,7 @@ impl Local {
                 ids: env::IdGenerator::default(),
                 updates: Updates::default(),
                 open: RwLock::default(),
+                in_use: Mutex::default(),
                 compacting: Mutex::default(),
                 views: views::state::Shared::new(options.script.clone()),
                 index_memory: options.index_memory.unwrap_or(views::MEMORY),
@@ -466,16 +472,33 @@ impl Inner {
     /// Databases share files: this is what falls to one that has so many bytes in use.
     pub(crate) fn share_of_disk(&self, active: u64) -> Result<u64> {
         let disk = self.store.stats().disk;
+        let all = self.in_use()?.max(active).max(1);
+        let share = u128::from(disk) * u128::from(active) / u128::from(all);
+        Ok(u64::try_from(share).unwrap_or(u64::MAX))
+    }
+
+    /// The bytes in use in all databases and indexes. Of many, it may be a second old.
+    fn in_use(&self) -> Result<u64> {
+        let now = env::now_micros();
+        let mut known = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((then, all)) = *known
+            && (then..then.saturating_add(1_000_000)).contains(&now)
+        {
+            return Ok(all);
+        }
+        let snapshot = self.store.snapshot();
+        let (mut all, mut count) = (0_u64, 0);
         let range = (Bound::Included(b"s/".as_slice()), Bound::Excluded(b"s0".as_slice()));
-        let mut all = 0_u64;
-        for row in self.store.snapshot().range(Table::Meta, range) {
+        for row in snapshot.range(Table::Meta, range) {
             all = all.saturating_add(DbState::decode(&row?.1)?.active);
+            count += 1;
         }
         let range = (Bound::Included(b"v/".as_slice()), Bound::Excluded(b"v0".as_slice()));
-        for row in self.store.snapshot().range(Table::Meta, range) {
+        for row in snapshot.range(Table::Meta, range) {
             all = all.saturating_add(IndexState::decode(&row?.1)?.active());
+            count += 1;
         }
-        let share = u128::from(disk) * u128::from(active) / u128::from(all.max(1));
-        Ok(u64::try_from(share).unwrap_or(u64::MAX))
+        *known = (count > FEW).then_some((now, all));
+        Ok(all)
     }
 }
