@@ -10,6 +10,7 @@ use crate::wire::Seq;
 use serde_json::{Map, Value};
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// When a write is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -230,6 +231,9 @@ pub enum Since {
     Now,
     /// Behind this one.
     Seq(Seq),
+    /// With the first change since then, or somewhat earlier: when changes were made is known
+    /// roughly, the better the less time has passed.
+    Time(SystemTime),
 }
 
 /// Which revisions a change lists.

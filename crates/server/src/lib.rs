@@ -10,6 +10,7 @@
 
 mod app;
 mod auth;
+mod auto_purge;
 mod body;
 mod call;
 mod config;

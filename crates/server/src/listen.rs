@@ -1,6 +1,7 @@
 //! The network side: accepts connections, in clear or over TLS, within limits, until told to stop.
 
 use crate::app::App;
+use crate::auto_purge;
 use crate::call;
 use axum::body::Body;
 use axum::http::Request;
@@ -103,6 +104,7 @@ pub(crate) async fn serve(
         usize::try_from(max).unwrap_or(Semaphore::MAX_PERMITS).min(Semaphore::MAX_PERMITS),
     ));
     let mut connections = JoinSet::new();
+    let purging = tokio::spawn(auto_purge::run(app.clone()));
     let mut shutdown = pin!(shutdown);
     loop {
         let accepted = tokio::select! {
@@ -127,6 +129,7 @@ pub(crate) async fn serve(
         });
     }
     drop(listener);
+    purging.abort();
     app.close();
     let all_done = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(GRACE, all_done).await.is_err() {

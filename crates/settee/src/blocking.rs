@@ -35,8 +35,8 @@ use futures_executor::{BlockingStream, block_on, block_on_stream};
 use settee_core::options::{AttachmentOptions, BulkGetItem, Filter, GetOptions, OpenRevs};
 use settee_core::selector::Selector;
 use settee_core::wire::{
-    ActiveTask, Change, DatabaseInfo, DocRow, MissingRevs, Purged, RevResult, RevsByDoc, Saved,
-    Security, Seq, WriteResult,
+    ActiveTask, AutoPurge, Change, DatabaseInfo, DocRow, MissingRevs, Purged, RevResult, RevsByDoc,
+    Saved, Security, Seq, TimeBin, WriteResult,
 };
 use settee_core::{Digest, Document, Result, Rev};
 use std::collections::BTreeMap;
@@ -46,6 +46,7 @@ use std::ops::RangeBounds;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use std::time::SystemTime;
 
 /// Methods that wait for their async twins.
 macro_rules! waiting {
@@ -233,6 +234,12 @@ impl Database {
         view_cleanup() -> ();
         security() -> Security;
         set_security(security: &Security) -> ();
+        auto_purge() -> AutoPurge;
+        set_auto_purge(settings: &AutoPurge) -> ();
+        time_seq() -> Vec<TimeBin>;
+        reset_time_seq() -> ();
+        purge_expired() -> u64;
+        purge_deleted_before(time: SystemTime) -> u64;
         revs_limit() -> u64;
         set_revs_limit(limit: u64) -> ();
 

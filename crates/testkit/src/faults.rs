@@ -17,8 +17,8 @@ use settee::options::{
     OpenRevs, ViewOptions, WriteOptions,
 };
 use settee::wire::{
-    DatabaseInfo, DesignInfo, MissingRevs, Purged, RevResult, RevsByDoc, Saved, Security, TempView,
-    WriteResult,
+    AutoPurge, DatabaseInfo, DesignInfo, MissingRevs, Purged, RevResult, RevsByDoc, Saved,
+    Security, TempView, TimeBin, WriteResult,
 };
 use settee::{AttachmentData, Document, Error, ErrorKind, Result, Rev};
 use std::collections::{BTreeMap, HashMap};
@@ -382,6 +382,22 @@ impl Adapter for Faulty {
     async fn set_purged_infos_limit(&self, limit: u64) -> Result<()> {
         let set = self.inner.set_purged_infos_limit(limit);
         self.faults.call("set_purged_infos_limit", "", set).await
+    }
+
+    async fn auto_purge(&self) -> Result<AutoPurge> {
+        self.faults.call("auto_purge", "", self.inner.auto_purge()).await
+    }
+
+    async fn set_auto_purge(&self, settings: &AutoPurge) -> Result<()> {
+        self.faults.call("set_auto_purge", "", self.inner.set_auto_purge(settings)).await
+    }
+
+    async fn time_seq(&self) -> Result<Vec<TimeBin>> {
+        self.faults.call("time_seq", "", self.inner.time_seq()).await
+    }
+
+    async fn reset_time_seq(&self) -> Result<()> {
+        self.faults.call("reset_time_seq", "", self.inner.reset_time_seq()).await
     }
 
     async fn revs_limit(&self) -> Result<u64> {

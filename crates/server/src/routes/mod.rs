@@ -181,12 +181,12 @@ fn table() -> Vec<Route> {
         route(
             "/{db}/_auto_purge",
             "GET,PUT,HEAD",
-            [on(M::GET, design::auto_purge), on(M::PUT, design::auto_purge)],
+            [on(M::GET, database::auto_purge), on(M::PUT, database::set_auto_purge)],
         ),
         route(
             "/{db}/_time_seq",
             "GET,DELETE",
-            [on(M::GET, design::time_seq), on(M::DELETE, design::time_seq)],
+            [on(M::GET, database::time_seq), on(M::DELETE, database::reset_time_seq)],
         ),
         // Local documents.
         route("/{db}/_local", "GET", [on(M::GET, local::no_id)]),

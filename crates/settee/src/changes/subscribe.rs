@@ -273,7 +273,7 @@ impl Subscription {
         };
         match since {
             Since::Seq(seq) => Some(seq),
-            Since::Start | Since::Now => None,
+            Since::Start | Since::Now | Since::Time(_) => None,
         }
     }
 

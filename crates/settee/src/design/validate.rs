@@ -15,8 +15,8 @@ use settee_core::options::{
     GetOptions, OpenRevs, ViewOptions, WriteOptions,
 };
 use settee_core::wire::{
-    DatabaseInfo, DesignInfo, DocError, MissingRevs, Purged, RevResult, RevsByDoc, Saved, Security,
-    TempView, WriteResult,
+    AutoPurge, DatabaseInfo, DesignInfo, DocError, MissingRevs, Purged, RevResult, RevsByDoc,
+    Saved, Security, TempView, TimeBin, WriteResult,
 };
 use settee_core::{Attachment, AttachmentData, Document, Error, Result, Rev, Revisions, json};
 use std::collections::{BTreeMap, HashMap};
@@ -429,6 +429,22 @@ impl Adapter for Validating {
 
     async fn set_purged_infos_limit(&self, limit: u64) -> Result<()> {
         self.inner.set_purged_infos_limit(limit).await
+    }
+
+    async fn auto_purge(&self) -> Result<AutoPurge> {
+        self.inner.auto_purge().await
+    }
+
+    async fn set_auto_purge(&self, settings: &AutoPurge) -> Result<()> {
+        self.inner.set_auto_purge(settings).await
+    }
+
+    async fn time_seq(&self) -> Result<Vec<TimeBin>> {
+        self.inner.time_seq().await
+    }
+
+    async fn reset_time_seq(&self) -> Result<()> {
+        self.inner.reset_time_seq().await
     }
 
     async fn revs_limit(&self) -> Result<u64> {

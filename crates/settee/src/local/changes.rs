@@ -6,7 +6,7 @@
 use super::databases::{Inner, Shared};
 use super::read::{self, Read};
 use super::schema::{DbId, DbState, SeqRow, meta, seq_in, seq_key, side};
-use super::{Fail, Result};
+use super::{Fail, Result, time_seq};
 use crate::adapter::{ChangesBatch, ChangesStream};
 use futures_util::{StreamExt, stream};
 use settee_core::options::{ChangesOptions, Filter, GetOptions, Since, Style};
@@ -30,6 +30,13 @@ pub(crate) fn changes(
         Since::Start => 0,
         Since::Now => state(&inner.store.snapshot(), shared.id)?.update_seq,
         Since::Seq(seq) => number(seq)?,
+        Since::Time(time) => {
+            let snapshot = inner.store.snapshot();
+            match time_seq::read(&snapshot, shared.id)?.reached(*time) {
+                Some(seq) => seq,
+                None => state(&snapshot, shared.id)?.update_seq,
+            }
+        }
     };
     let left = options.limit.unwrap_or(u64::MAX);
     let feed =
@@ -61,7 +68,7 @@ fn number(seq: &Seq) -> Result<u64> {
     }
 }
 
-fn state(snapshot: &Snapshot, db: DbId) -> Result<DbState> {
+pub(crate) fn state(snapshot: &Snapshot, db: DbId) -> Result<DbState> {
     let state = snapshot.get(Table::Meta, &meta::state(db))?.ok_or_else(Error::no_database)?;
     Ok(DbState::decode(&state)?)
 }

@@ -239,6 +239,10 @@ impl Check<'_> {
         for row in self.rows(Table::Side, &purges[..5]) {
             PurgeRow::decode(&row?.1)?;
         }
+        let times = super::time_seq::read(self.snapshot, db)?;
+        if let Some(problem) = times.problem(&state) {
+            self.problem(problem.to_owned());
+        }
         let (snapshot, mut problems) = (self.snapshot, Vec::new());
         let indexes = views::check(snapshot, db, &state, &mut |what| problems.push(what))?;
         self.report.indexes += indexes;

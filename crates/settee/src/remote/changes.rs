@@ -14,6 +14,7 @@ use crate::adapter::{ChangesBatch, ChangesStream};
 use futures_util::{StreamExt, stream};
 use settee_core::json;
 use settee_core::options::{ChangesOptions, Filter, Since, Style};
+use settee_core::time::rfc3339;
 use settee_core::wire::{Change, Seq, row_error};
 use settee_core::{Error, ErrorKind, Result};
 use std::sync::Arc;
@@ -123,6 +124,7 @@ impl Feed {
             Since::Start => path,
             Since::Now => path.with("since", "now"),
             Since::Seq(seq) => path.with("since", seq),
+            Since::Time(time) => path.with("since", rfc3339(*time)),
         };
         if with_limit {
             path = path.maybe("limit", self.left);
@@ -167,7 +169,7 @@ impl Feed {
     async fn nothing(&self) -> Result<ChangesBatch> {
         let info = self.db.info().await?;
         let last_seq = match &self.since {
-            Since::Start => Seq::Number(0),
+            Since::Start | Since::Time(_) => Seq::Number(0),
             Since::Now => info.update_seq.clone(),
             Since::Seq(seq) => seq.clone(),
         };
