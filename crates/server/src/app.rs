@@ -8,7 +8,7 @@ use crate::stats::Stats;
 use crate::tasks::Tasks;
 use settee::adapter::Host;
 use settee::design::Validator;
-use settee::script::JsEngine;
+use settee::script::{JsEngine, ScriptEngine};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Once};
 use std::time::Instant;
@@ -24,7 +24,9 @@ pub(crate) struct App {
     pub(crate) tasks: Tasks,
     pub(crate) jobs: Arc<Jobs>,
     pub(crate) replicator: Arc<Replicator>,
-    /// Runs the `validate_doc_update` functions of design documents.
+    /// Runs the functions of design documents.
+    pub(crate) script: Arc<dyn ScriptEngine>,
+    /// Calls those of them that validate.
     pub(crate) validator: Arc<Validator>,
     pub(crate) started: Instant,
     /// Turns true when the server is to stop.
@@ -36,6 +38,7 @@ pub(crate) struct App {
 
 impl App {
     pub(crate) fn new(host: Arc<dyn Host>, config: Config, users: Arc<dyn UserStore>) -> App {
+        let script: Arc<dyn ScriptEngine> = Arc::new(JsEngine::default());
         App {
             host,
             auth: Authenticator::new(users),
@@ -45,7 +48,8 @@ impl App {
             tasks: Tasks::default(),
             jobs: Arc::default(),
             replicator: Arc::default(),
-            validator: Arc::new(Validator::new(Arc::new(JsEngine::default()))),
+            validator: Arc::new(Validator::new(script.clone())),
+            script,
             started: Instant::now(),
             closing: watch::Sender::new(false),
             begun: Once::new(),

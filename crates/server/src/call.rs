@@ -247,7 +247,7 @@ async fn authenticate(call: &Call) -> Result<User> {
 }
 
 /// The path's segments, decoded. Empty ones do not count, as in CouchDB.
-fn segments(call: &Call) -> Result<Vec<String>> {
+pub(crate) fn segments(call: &Call) -> Result<Vec<String>> {
     let plus = call.live.decode_plus_to_space;
     let decode = |segment: &str| {
         let spaced = if plus { segment.replace('+', " ") } else { segment.to_owned() };

@@ -15,10 +15,10 @@ use axum::http::Uri;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use settee::adapter::{Adapter, Host};
-use settee::design::{UserCtx, Validating};
+use settee::design::{ChangesFilter, UserCtx, Validating};
 use settee::remote::{Remote, RemoteOptions};
 use settee::replicate::Replication;
-use settee_core::options::Filter;
+use settee_core::options::{Filter, FilterFunction};
 use settee_core::selector::Selector;
 use settee_core::wire::Seq;
 use settee_core::{Error, ErrorKind, Result};
@@ -44,6 +44,8 @@ pub(crate) struct Wish {
     doc_ids: Option<Vec<String>>,
     selector: Option<Value>,
     filter: Option<String>,
+    /// What a filter function finds in its request.
+    query_params: Option<Map<String, Value>>,
     since_seq: Option<Seq>,
     #[serde(default)]
     winning_revs_only: bool,
@@ -57,8 +59,13 @@ pub(crate) struct Wish {
     /// Names of what is to be cancelled.
     #[serde(alias = "_local_id", alias = "id")]
     pub(crate) replication_id: Option<String>,
-    #[serde(alias = "source_proxy", alias = "target_proxy")]
-    proxy: Option<Value>,
+    /// An HTTP proxy for both ends; an empty one is none.
+    #[serde(default)]
+    proxy: String,
+    #[serde(default)]
+    source_proxy: String,
+    #[serde(default)]
+    target_proxy: String,
 }
 
 /// A database, as the client names it.
@@ -92,6 +99,8 @@ struct End {
     name: String,
     /// Its server, unless that is this one.
     remote: Option<Remote>,
+    /// The proxy on the way there, without anything secret.
+    proxy: Option<String>,
     /// Without anything secret.
     shown: String,
 }
@@ -99,6 +108,8 @@ struct End {
 /// A replication whose ends are known, though nothing has been asked of them.
 pub(crate) struct Prepared {
     pub(crate) replication: Replication,
+    /// Its id, with what CouchDB has behind it.
+    pub(crate) id: String,
     source: End,
     target: End,
     create_target: bool,
@@ -120,7 +131,7 @@ impl Wish {
     ///
     /// # Errors
     ///
-    /// `BadRequest`, `NotImplemented`.
+    /// `BadRequest`.
     pub(crate) fn check(&self) -> Result<()> {
         for place in [&self.source, &self.target] {
             let url = match place.as_ref().ok_or_else(missing_end)? {
@@ -130,18 +141,38 @@ impl Wish {
                 return Err(missing_end());
             }
         }
+        self.proxies()?;
         self.filter().map(drop)
+    }
+
+    /// The proxies to the source and to the target.
+    fn proxies(&self) -> Result<(&str, &str)> {
+        let (source, target) = (self.source_proxy.as_str(), self.target_proxy.as_str());
+        if self.proxy.is_empty() {
+            return Ok((source, target));
+        }
+        for (name, proxy) in [("source_proxy", source), ("target_proxy", target)] {
+            if !proxy.is_empty() {
+                let reason = format!("`proxy` is mutually exclusive with `{name}`");
+                return Err(Error::bad_request(reason));
+            }
+        }
+        Ok((&self.proxy, &self.proxy))
     }
 
     /// Finds its ends.
     ///
     /// # Errors
     ///
-    /// `BadRequest`, `Forbidden` or `NotImplemented`: this will never be a replication.
+    /// `BadRequest` or `Forbidden`: this will never be a replication. If a function filters, those of
+    /// the source.
     pub(crate) async fn prepare(&self, app: &App, live: &Live) -> Result<Prepared> {
         let outside = !allows_loopback(live);
-        let source = End::new(app, self.source.as_ref().ok_or_else(missing_end)?, outside)?;
-        let target = End::new(app, self.target.as_ref().ok_or_else(missing_end)?, outside)?;
+        let end = |place: &Option<Place>, proxy| {
+            End::new(app, place.as_ref().ok_or_else(missing_end)?, proxy, outside)
+        };
+        let (source_proxy, target_proxy) = self.proxies()?;
+        let (source, target) = (end(&self.source, source_proxy)?, end(&self.target, target_proxy)?);
         if !self.cancel && target.remote.is_none() && target.name == users::DATABASE {
             return Err(Error::new(
                 ErrorKind::Forbidden,
@@ -149,16 +180,28 @@ impl Wish {
                  hashed. Replicate to this server's URL.",
             ));
         }
-        let replication = self.replication(app, &source, &target).await?;
-        Ok(Prepared { replication, source, target, create_target: self.create_target })
+        let filter = self.filter()?;
+        if let (Filter::Function(_), true) = (&filter, outside) {
+            // Its code is read already now.
+            source.check_address().await?;
+        }
+        let replication = self.replication(app, &source, &target, filter).await?;
+        let mut id = replication.id().await?;
+        if self.continuous {
+            id.push_str("+continuous");
+        }
+        Ok(Prepared { replication, id, source, target, create_target: self.create_target })
     }
 
-    async fn replication(&self, app: &App, source: &End, target: &End) -> Result<Replication> {
-        if self.proxy.is_some() {
-            return Err(Error::bad_request("Replication through proxies is not supported."));
-        }
+    async fn replication(
+        &self,
+        app: &App,
+        source: &End,
+        target: &End,
+        filter: Filter,
+    ) -> Result<Replication> {
         let mut replication =
-            Replication::new(source.adapter.clone(), target.adapter.clone()).filter(self.filter()?);
+            Replication::new(source.adapter.clone(), target.adapter.clone()).filter(filter);
         if self.continuous {
             replication = replication.live();
         }
@@ -197,9 +240,11 @@ impl Wish {
                 Ok(Filter::Selector(Arc::new(Selector::parse(selector)?)))
             }
             (None, None, Some("_design")) => Ok(Filter::Design),
-            (None, None, Some(name)) if !name.starts_with('_') => {
-                let reason = "Filter functions in replications are not implemented yet.";
-                Err(Error::new(ErrorKind::NotImplemented, reason))
+            (None, None, Some(name)) if name == FilterFunction::VIEW || !name.starts_with('_') => {
+                let query = self.query_params.clone().unwrap_or_default();
+                let view = query.get("view").and_then(Value::as_str);
+                ChangesFilter::parse(name, view)?;
+                Ok(Filter::function_with(name, query))
             }
             _ => Err(Error::bad_request("`doc_ids`, `filter`, `selector` are mutually exclusive")),
         }
@@ -219,6 +264,11 @@ impl Prepared {
     /// Where to, without anything secret.
     pub(crate) fn target(&self) -> &str {
         &self.target.shown
+    }
+
+    /// The proxies to both ends, without anything secret.
+    pub(crate) fn proxies(&self) -> (Option<String>, Option<String>) {
+        (self.source.proxy.clone(), self.target.proxy.clone())
     }
 
     /// Looks whether both ends are there, and creates the target if that is wanted.
@@ -244,8 +294,16 @@ fn allows_loopback(live: &Live) -> bool {
 }
 
 impl End {
-    fn new(app: &App, place: &Place, outside: bool) -> Result<End> {
+    fn new(app: &App, place: &Place, proxy: &str, outside: bool) -> Result<End> {
         let mut options = RemoteOptions::new();
+        let mut shown_proxy = None;
+        if !proxy.is_empty() {
+            options = options.proxy(proxy);
+            let uri = proxy.parse::<Uri>().ok();
+            let authority = uri.as_ref().and_then(Uri::authority).map(|whole| whole.as_str());
+            let host = authority.and_then(|whole| whole.rsplit('@').next());
+            shown_proxy = host.map(|host| format!("http://{host}"));
+        }
         let url = match place {
             Place::Name(url) => url,
             Place::Url { url, headers, auth } => {
@@ -263,7 +321,8 @@ impl End {
             let user = UserCtx { db: url.clone(), name: None, roles: vec!["_admin".to_owned()] };
             let adapter = app.host.database(url)?;
             let adapter = Arc::new(Validating::new(adapter, app.validator.clone(), user));
-            return Ok(End { adapter, name: url.clone(), remote: None, shown: url.clone() });
+            let (name, shown) = (url.clone(), url.clone());
+            return Ok(End { adapter, name, remote: None, proxy: None, shown });
         }
         if outside {
             options = options.only_addresses(is_outside);
@@ -271,7 +330,7 @@ impl End {
         let (remote, name) = Remote::connect_database(url, &options)?;
         let adapter = remote.database(&name)?;
         let shown = format!("{}/{}/", remote.url(), encode(&name));
-        Ok(End { adapter, name, remote: Some(remote), shown })
+        Ok(End { adapter, name, remote: Some(remote), proxy: shown_proxy, shown })
     }
 
     /// Refuses an address of this machine or its link. The connection looks again.
