@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Rows looked at for one batch: some tenths of a millisecond of work.
-const BATCH: usize = 256;
+const BATCH: u64 = 256;
 
 /// Reads changes.
 pub(crate) fn changes(
@@ -39,8 +39,15 @@ pub(crate) fn changes(
         }
     };
     let left = options.limit.unwrap_or(u64::MAX);
-    let feed =
-        Feed { inner: inner.clone(), shared, options, last: since, left, phase: Phase::Reading };
+    let feed = Feed {
+        inner: inner.clone(),
+        shared,
+        options,
+        last: since,
+        left,
+        phase: Phase::Reading,
+        counted: None,
+    };
     if feed.options.descending {
         return Ok(feed.descending());
     }
@@ -89,6 +96,8 @@ struct Feed {
     last: u64,
     left: u64,
     phase: Phase,
+    /// How many changes were counted behind `last`, and the state that they were counted in.
+    counted: Option<(DbState, u64)>,
 }
 
 impl Feed {
@@ -149,10 +158,13 @@ impl Feed {
             false if self.options.live && self.left > 0 => Phase::CaughtUp,
             false => Phase::Ended,
         };
-        let pending = match self.last >= state.update_seq {
-            true => 0,
-            false => count_after(&snapshot, db, self.last)?,
+        let pending = match self.counted.take() {
+            _ if self.last >= state.update_seq => 0,
+            // Nothing has been written since the batch before.
+            Some((counted, pending)) if counted == state => pending.saturating_sub(looked_at),
+            _ => count_after(&snapshot, db, self.last)?,
         };
+        self.counted = Some((state, pending));
         Ok(ChangesBatch { changes, last_seq: Seq::Number(self.last), pending })
     }
 

@@ -146,6 +146,9 @@ impl Check<'_> {
             }
             for (rev, stored) in tree.stored() {
                 self.report.revisions += 1;
+                if tree.get(&rev).and_then(|node| node.stored) != Some(stored) {
+                    self.problem(format!("{id:?} has {rev} twice"));
+                }
                 let inline = row.body.as_ref().filter(|_| row.body_seq == stored.seq).cloned();
                 let body = match inline {
                     Some(body) => Some(body),
