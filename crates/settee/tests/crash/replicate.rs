@@ -91,7 +91,8 @@ fn options(random: &mut StdRng) -> ReplicateOptions {
 fn one_life(random: &mut StdRng, life: u64, mut ends: [End; 2]) -> [End; 2] {
     block_on(async {
         for n in 0..random.random_range(0..30) {
-            edit(random, &ends[random.random_range(0..2)].db, life * 1000 + n).await;
+            let end = &ends[random.random_range(0..2)];
+            edit(random, &end.db, life * 1000 + n).await;
         }
     });
     let victim = random.random_range(0..2);

@@ -19,7 +19,7 @@ struct State {
     /// So many replies are lost: at their first byte the connection is cut.
     lost: AtomicUsize,
     connections: AtomicUsize,
-    /// So many bytes a connection carries before it is cut.
+    /// At most so many bytes a connection carries before it is cut.
     budget: AtomicUsize,
     down: AtomicBool,
     /// Changes when all connections are to be cut.
@@ -71,10 +71,15 @@ impl Line {
         self.state.lost.store(replies, Ordering::SeqCst);
     }
 
-    /// Cuts every connection after it has carried so many more bytes, each of them; the next ones,
-    /// too, until told otherwise.
-    pub(crate) fn cut_after(&self, bytes: usize) {
+    /// From now on, connections break after some number of bytes, another one for each, but no more
+    /// than this.
+    pub(crate) fn break_within(&self, bytes: usize) {
         self.state.budget.store(bytes, Ordering::SeqCst);
+    }
+
+    /// Connections hold again.
+    pub(crate) fn hold(&self) {
+        self.break_within(usize::MAX);
     }
 
     /// Takes the line down: connections are cut, and new ones refused. Or up again.
@@ -101,7 +106,10 @@ impl State {
             return;
         }
         let Ok(mut there) = TcpStream::connect(self.target).await else { return };
-        let budget = self.budget.load(Ordering::SeqCst);
+        let budget = match self.budget.load(Ordering::SeqCst) {
+            usize::MAX => usize::MAX,
+            most => self.connections.load(Ordering::SeqCst).wrapping_mul(0x9e37_79b9) % most,
+        };
         let mut carried = 0;
         let (mut up, mut down) = (vec![0; 16 << 10], vec![0; 16 << 10]);
         while carried < budget {

@@ -157,7 +157,7 @@ async fn everything(db: &Database) -> Vec<(String, String, Vec<u8>)> {
     let mut all = Vec::new();
     for rows in rows.chunks(500) {
         let items = rows.iter().map(|row| BulkGetItem {
-            id: row.id.clone().unwrap(),
+            id: row.id.clone(),
             rev: row.rev.clone(),
             atts_since: Vec::new(),
         });

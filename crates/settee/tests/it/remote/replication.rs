@@ -45,19 +45,17 @@ fn converge(seed: u64) {
         let disturb = |random: &mut StdRng| {
             for line in [&line, &other_line] {
                 line.cut();
-                line.cut_after(match random.random_range(0..3) {
-                    0 => usize::MAX,
-                    1 => random.random_range(2_000..20_000),
-                    _ => random.random_range(20_000..1_000_000),
-                });
+                match random.random_range(0..3) {
+                    0 => line.hold(),
+                    _ => line.break_within(2_000_000),
+                }
             }
         };
-        // What cannot get through in one piece is given up; at the end the lines hold.
-        let lines = [&line, &other_line];
-        converge_all(&mut random, &members, &faults, disturb, || {
-            lines.map(|line| line.cut_after(usize::MAX));
-        })
-        .await;
+        let calm = || {
+            line.hold();
+            other_line.hold();
+        };
+        converge_all(&mut random, &members, &faults, disturb, calm).await;
     });
     runtime.shutdown_timeout(Duration::from_secs(5));
     for place in &places {
@@ -88,8 +86,8 @@ async fn a_live_sync_over_a_line_that_is_cut_ends_equal() {
         }
         match round % 4 {
             0 => line.cut(),
-            1 => line.cut_after(random.random_range(1_000..200_000)),
-            2 => line.cut_after(usize::MAX),
+            1 => line.break_within(1_500_000),
+            2 => line.hold(),
             _ => {
                 line.set_down(true);
                 sleep(Duration::from_millis(random.random_range(0..30))).await;
@@ -98,7 +96,7 @@ async fn a_live_sync_over_a_line_that_is_cut_ends_equal() {
         }
         sleep(Duration::from_millis(random.random_range(0..25))).await;
     }
-    line.cut_after(usize::MAX);
+    line.hold();
     line.cut();
     assert!(line.connections() > 40);
     // What comes last has come across when everything has.
