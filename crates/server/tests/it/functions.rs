@@ -218,7 +218,7 @@ async fn rules_rewrite_requests_within_their_database() {
     put(&root, &format!("{rewrite}/doc/new"), r#"{"by":"rewrite"}"#).await;
     assert_eq!(root.value("/db/new").await["by"], "rewrite");
     let png = root.put(&format!("{rewrite}/doc/file/a.png")).header("content-type", "image/png");
-    assert_eq!(png.body(&[0, 159, 146, 150]).send().await.status, 201);
+    assert_eq!(png.body([0, 159, 146, 150]).send().await.status, 201);
     assert_eq!(root.get("/db/file/a.png").send().await.body, [0, 159, 146, 150]);
 
     let object = root.value(&format!("{rewrite}/show/a")).await;
