@@ -51,6 +51,8 @@ const DEFAULTS: &[(&str, &str, &str)] = &[
     ("couchdb", "users_db_security_editable", "false"),
     ("csp", "attachments_enable", "true"),
     ("csp", "attachments_header_value", "sandbox"),
+    ("csp", "showlist_enable", "true"),
+    ("csp", "showlist_header_value", "sandbox"),
     ("httpd", "bind_address", "127.0.0.1"),
     ("log", "level", "info"),
     ("replicator", "max_jobs", "500"),

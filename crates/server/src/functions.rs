@@ -1,6 +1,8 @@
 //! Requests as functions of design documents see them.
 
 use crate::call::{self, Call};
+use axum::http::header;
+use serde_json::{Map, Value};
 use settee::design::{Request, UserCtx};
 use settee_core::Result;
 
@@ -15,13 +17,13 @@ pub(crate) async fn request(call: &Call, body: Option<String>) -> Result<Request
     });
     Ok(Request {
         method: call.parts.method.to_string(),
-        requested_path: path.clone(),
+        requested_path: call.requested_path().unwrap_or(&path).to_vec(),
         path,
         raw_path: raw_path.to_owned(),
         query: call.query.texts().map(|(name, text)| (name.to_owned(), text.into())).collect(),
         headers: headers.collect(),
+        form: form(call, body.as_deref()),
         body,
-        form: Default::default(),
         peer: call.peer.ip().map(|ip| ip.to_string()).unwrap_or_default(),
         uuid: call.app.host.uuids(1).await?.pop().unwrap_or_default(),
         user: UserCtx {
@@ -31,6 +33,14 @@ pub(crate) async fn request(call: &Call, body: Option<String>) -> Result<Request
         },
         security: None,
     })
+}
+
+/// The fields of a form, if the body is one.
+fn form(call: &Call, body: Option<&str>) -> Map<String, Value> {
+    let media_type = call.header(header::CONTENT_TYPE).unwrap_or_default();
+    let body = body.filter(|_| media_type.starts_with("application/x-www-form-urlencoded"));
+    let fields = form_urlencoded::parse(body.unwrap_or_default().as_bytes());
+    fields.map(|(name, value)| (name.into_owned(), value.into_owned().into())).collect()
 }
 
 /// `content-type` as `Content-Type`, as functions are used to it.

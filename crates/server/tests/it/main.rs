@@ -15,6 +15,7 @@ mod cors;
 mod databases;
 mod documents;
 mod findings;
+mod functions;
 mod hostile;
 mod replication;
 mod replicator;
