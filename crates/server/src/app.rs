@@ -41,7 +41,7 @@ pub(crate) struct App {
 
 impl App {
     pub(crate) fn new(host: Arc<dyn Host>, config: Config, users: Arc<dyn UserStore>) -> App {
-        let script: Arc<dyn ScriptEngine> = Arc::new(JsEngine::default());
+        let script: Arc<dyn ScriptEngine> = Arc::new(JsEngine::new(config.live().script_options()));
         App {
             host,
             auth: Authenticator::new(users),

@@ -17,6 +17,7 @@ mod documents;
 mod findings;
 mod functions;
 mod hostile;
+mod hostile_functions;
 mod replication;
 mod replicator;
 mod server;
