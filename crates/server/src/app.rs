@@ -8,9 +8,10 @@ use crate::stats::Stats;
 use crate::tasks::Tasks;
 use settee::adapter::Host;
 use settee::design::Validator;
-use settee::script::JsEngine;
+use settee::script::{JsEngine, ScriptEngine};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Once};
+use std::sync::{Arc, Once, OnceLock};
 use std::time::Instant;
 use tokio::sync::watch;
 
@@ -24,18 +25,23 @@ pub(crate) struct App {
     pub(crate) tasks: Tasks,
     pub(crate) jobs: Arc<Jobs>,
     pub(crate) replicator: Arc<Replicator>,
-    /// Runs the `validate_doc_update` functions of design documents.
+    /// Runs the functions of design documents.
+    pub(crate) script: Arc<dyn ScriptEngine>,
+    /// Calls those of them that validate.
     pub(crate) validator: Arc<Validator>,
     pub(crate) started: Instant,
     /// Turns true when the server is to stop.
     closing: watch::Sender<bool>,
     begun: Once,
+    /// Where the server listens.
+    address: OnceLock<SocketAddr>,
     /// Bytes of request bodies in memory.
     buffered: AtomicU64,
 }
 
 impl App {
     pub(crate) fn new(host: Arc<dyn Host>, config: Config, users: Arc<dyn UserStore>) -> App {
+        let script: Arc<dyn ScriptEngine> = Arc::new(JsEngine::new(config.live().script_options()));
         App {
             host,
             auth: Authenticator::new(users),
@@ -45,10 +51,12 @@ impl App {
             tasks: Tasks::default(),
             jobs: Arc::default(),
             replicator: Arc::default(),
-            validator: Arc::new(Validator::new(Arc::new(JsEngine::default()))),
+            validator: Arc::new(Validator::new(script.clone())),
+            script,
             started: Instant::now(),
             closing: watch::Sender::new(false),
             begun: Once::new(),
+            address: OnceLock::new(),
             buffered: AtomicU64::new(0),
         }
     }
@@ -58,6 +66,16 @@ impl App {
         self.begun.call_once(|| {
             tokio::spawn(Replicator::run(self));
         });
+    }
+
+    /// Where the server listens, if it has a listener of its own.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        self.address.get().copied()
+    }
+
+    pub(crate) fn listens(&self, address: SocketAddr) {
+        // The first listener is the one that counts.
+        let _ = self.address.set(address);
     }
 
     /// Ends open feeds and replications, so that their connections can end.

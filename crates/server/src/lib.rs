@@ -17,6 +17,7 @@ mod config;
 mod cors;
 mod error;
 mod feed;
+mod functions;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gzip;

@@ -34,6 +34,11 @@ impl Query {
         self.get("rev").map(str::parse).transpose()
     }
 
+    /// Every parameter, as it came.
+    pub(crate) fn texts(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     pub(crate) fn pairs(&self) -> impl Iterator<Item = (&str, Param<'_>)> {
         self.0.iter().map(|(name, value)| (name.as_str(), Param::Text(value)))
     }

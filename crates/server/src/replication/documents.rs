@@ -9,7 +9,7 @@
 //! changes of `_replicator` -> Replicator::changed -> one task per document -> Jobs
 //! ```
 
-use super::jobs::{self, Job, full_id};
+use super::jobs::{self, Job};
 use super::wish::Wish;
 use crate::app::App;
 use crate::routes::node;
@@ -57,6 +57,7 @@ struct Entry {
     id: Option<String>,
     source: Option<String>,
     target: Option<String>,
+    proxies: (Option<String>, Option<String>),
     /// Failures in a row.
     errors: u32,
     /// What there is to say of its end or its last failure.
@@ -108,6 +109,7 @@ impl Entry {
             id: None,
             source: None,
             target: None,
+            proxies: (None, None),
             errors: 0,
             info,
             started: now(),
@@ -167,9 +169,9 @@ impl Replicator {
                 "id": entry.id,
                 "node": node::NAME,
                 "source": entry.source,
-                "source_proxy": null,
+                "source_proxy": entry.proxies.0,
                 "target": entry.target,
-                "target_proxy": null,
+                "target_proxy": entry.proxies.1,
                 "state": entry.phase.name(),
                 "info": info,
                 "error_count": entry.errors,
@@ -355,17 +357,19 @@ impl Task {
         let live = app.config.live();
         let wish = Wish::parse(self.members.clone()).map_err(Fail::ForGood)?;
         let prepared = wish.prepare(&app, &live).await.map_err(for_good)?;
-        let id = full_id(&prepared.replication, wish.continuous);
+        let id = prepared.id.clone();
         let (source, target) = (prepared.source().to_owned(), prepared.target().to_owned());
         self.note(Phase::Initializing, |entry| {
-            entry.id = Some(id);
+            entry.id = Some(id.clone());
             entry.source = Some(source.clone());
             entry.target = Some(target.clone());
+            entry.proxies = prepared.proxies();
         });
         prepared.open(&app, &live).await.map_err(for_good)?;
         // Whether and when it is tried again is decided here, where it is seen.
         let replication = prepared.replication.retry(false);
         let job = Job {
+            id,
             source,
             target,
             user: None,

@@ -15,6 +15,8 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// A replication as its lists show it. Nothing in it is secret.
 pub(crate) struct Job {
+    /// The replication's id, with what CouchDB has behind it.
+    pub(crate) id: String,
     /// Where from: a name, or a URL without credentials.
     pub(crate) source: String,
     /// Where to.
@@ -27,14 +29,8 @@ pub(crate) struct Job {
     pub(crate) document: Option<(String, String)>,
 }
 
-/// The id under which a replication runs.
-pub(crate) fn full_id(replication: &Replication, continuous: bool) -> String {
-    format!("{}{}", replication.id(), if continuous { "+continuous" } else { "" })
-}
-
 struct Running {
     job: Job,
-    id: String,
     /// In microseconds since 1970.
     started: u64,
     handle: ReplicationHandle,
@@ -74,13 +70,13 @@ impl Jobs {
         job: Job,
         live: &Live,
     ) -> Result<Started> {
-        let id = full_id(&replication, job.continuous);
+        let id = job.id.clone();
         let mut state = self.lock();
         let unique = job.continuous || job.document.is_some();
         let known = state
             .running
             .values()
-            .find(|running| unique && running.id == id && running.handle.result().is_none());
+            .find(|running| unique && running.job.id == id && running.handle.result().is_none());
         if let Some(known) = known {
             let before = Some(known.job.document.clone());
             return Ok(Started { id, handle: known.handle.clone(), before });
@@ -93,7 +89,7 @@ impl Jobs {
         let (handle, task) = replication.into_task();
         let number = state.next;
         state.next += 1;
-        let running = Running { job, id: id.clone(), started: now(), handle: handle.clone() };
+        let running = Running { job, started: now(), handle: handle.clone() };
         state.running.insert(number, running);
         drop(state);
         let entry = Entry { jobs: self.clone(), number };
@@ -113,9 +109,9 @@ impl Jobs {
         let mut found = None;
         // What a document wants ends with the document.
         let requests = state.running.values().filter(|running| running.job.document.is_none());
-        for running in requests.filter(|running| base(&running.id) == base(id)) {
+        for running in requests.filter(|running| base(&running.job.id) == base(id)) {
             running.handle.cancel();
-            found = Some(running.id.clone());
+            found = Some(running.job.id.clone());
         }
         found
     }
@@ -151,7 +147,7 @@ impl Jobs {
             let mut task = info(&running.handle);
             task.extend(running.names(*number));
             task.insert("type".to_owned(), "replication".into());
-            task.insert("replication_id".to_owned(), running.id.as_str().into());
+            task.insert("replication_id".to_owned(), running.job.id.as_str().into());
             task.insert("continuous".to_owned(), running.job.continuous.into());
             task.insert("started_on".to_owned(), (running.started / 1_000_000).into());
             task.insert("updated_on".to_owned(), (now() / 1_000_000).into());
@@ -170,7 +166,7 @@ impl Jobs {
         let job = |(number, running): (&u64, &Running)| {
             let started = rfc3339(running.started);
             let mut job = running.names(*number);
-            job.insert("id".to_owned(), running.id.as_str().into());
+            job.insert("id".to_owned(), running.job.id.as_str().into());
             job.insert("start_time".to_owned(), started.as_str().into());
             let history =
                 ["started", "added"].map(|what| json!({"timestamp": started, "type": what}));

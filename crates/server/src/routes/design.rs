@@ -55,7 +55,3 @@ pub(super) async fn info(member: Member, call: Arc<Call>) -> Result<Response> {
 pub(super) async fn view(member: Member, call: Arc<Call>) -> Result<Response> {
     not_yet_of(&member, &call, "A view").await
 }
-
-pub(super) async fn function(member: Member, call: Arc<Call>) -> Result<Response> {
-    not_yet_of(&member, &call, "A function of a design document").await
-}

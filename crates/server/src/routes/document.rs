@@ -127,7 +127,7 @@ async fn leaves(
 }
 
 /// How a request wants its write.
-fn write_options(call: &Call) -> WriteOptions {
+pub(super) fn write_options(call: &Call) -> WriteOptions {
     let deferred = call.query.get("batch") == Some("ok")
         || call.header("x-couch-full-commit") == Some("false");
     WriteOptions {

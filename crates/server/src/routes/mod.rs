@@ -8,6 +8,7 @@ mod changes;
 pub(crate) mod database;
 mod design;
 mod document;
+mod function;
 mod local;
 pub(crate) mod node;
 mod replicate;
@@ -228,22 +229,27 @@ fn table() -> Vec<Route> {
         route(
             "/{db}/_design/{ddoc}/_show/{path..}",
             "GET,POST",
-            [on(M::GET, design::function), on(M::POST, design::function)],
+            [on(M::GET, function::show), on(M::POST, function::show)],
         ),
         route(
             "/{db}/_design/{ddoc}/_list/{path..}",
             "GET,POST",
-            [on(M::GET, design::function), on(M::POST, design::function)],
+            [on(M::GET, function::list), on(M::POST, function::list)],
         ),
         route(
             "/{db}/_design/{ddoc}/_update/{path..}",
             "POST,PUT",
-            [on(M::POST, design::function), on(M::PUT, design::function)],
+            [on(M::POST, function::update), on(M::PUT, function::update)],
+        ),
+        route(
+            "/{db}/_design/{ddoc}/_rewrite",
+            "GET,PUT,POST,DELETE",
+            [M::GET, M::PUT, M::POST, M::DELETE].map(|method| on(method, function::rewrite)),
         ),
         route(
             "/{db}/_design/{ddoc}/_rewrite/{path..}",
             "GET,PUT,POST,DELETE",
-            [M::GET, M::PUT, M::POST, M::DELETE].map(|method| on(method, design::function)),
+            [M::GET, M::PUT, M::POST, M::DELETE].map(|method| on(method, function::rewrite)),
         ),
         route("/{db}/_design/{ddoc}/{name..}", ATT_METHODS, attachment_endpoints()),
         // Documents and their attachments.

@@ -20,10 +20,11 @@ pub(super) async fn start(_: ServerAdmin, call: Arc<Call>) -> Result<Response> {
     }
     let prepared = wish.prepare(app, live).await?;
     if wish.cancel {
-        return cancelled(app.jobs.cancel(&prepared.replication.id()));
+        return cancelled(app.jobs.cancel(&prepared.id));
     }
     prepared.open(app, live).await?;
     let job = Job {
+        id: prepared.id.clone(),
         source: prepared.source().to_owned(),
         target: prepared.target().to_owned(),
         user: call.user().name.clone(),

@@ -12,14 +12,15 @@ use crate::adapter::{
     Adapter, AttachmentReader, ByteStream, ChangesStream, DbUpdateKind, Location, Parts, Rows,
     ViewRows, store_durability,
 };
+use crate::design::Functions;
 use crate::views;
 use async_trait::async_trait;
 use futures_core::stream::BoxStream;
 use futures_util::{StreamExt, stream};
 use settee_core::id::{self, DocKind};
 use settee_core::options::{
-    AllDocsOptions, AttachmentHead, AttachmentOptions, BulkGetItem, ChangesOptions, GetOptions,
-    OpenRevs, ViewOptions, WriteOptions,
+    AllDocsOptions, AttachmentHead, AttachmentOptions, BulkGetItem, ChangesOptions, Filter,
+    GetOptions, OpenRevs, ViewOptions, WriteOptions,
 };
 use settee_core::wire::{
     AutoPurge, DatabaseInfo, DesignInfo, DocError, MissingRevs, Purged, RevResult, RevsByDoc,
@@ -343,6 +344,12 @@ impl Adapter for LocalDatabase {
     }
 
     async fn changes(&self, options: &ChangesOptions) -> settee_core::Result<ChangesStream> {
+        if let Filter::Function(function) = &options.filter {
+            let script = self.inner.views.functions.script("javascript")?.clone();
+            return Functions::new(Arc::new(self.clone()), script)
+                .filtered(function, options)
+                .await;
+        }
         Ok(changes::changes(&self.inner, self.shared()?, options.clone())?)
     }
 

@@ -170,27 +170,46 @@ impl Feed {
 
     /// The change of one row, unless it is filtered out.
     fn change(&self, snapshot: &Snapshot, seq: u64, row: &[u8]) -> Result<Option<Change>> {
-        let row = SeqRow::decode(row, self.options.style == Style::AllDocs)?;
-        let winner = |options: &GetOptions| -> Result<_> {
-            let Some(doc) = read::doc_row(snapshot, self.shared.id, &row.id)? else {
-                return Err(super::corrupt("a change's document is missing").into());
-            };
-            let read = Read { snapshot, db: self.shared.id, id: &row.id, row: &doc };
-            read.winner(options)
+        let mut row = SeqRow::decode(row, self.options.style == Style::AllDocs)?;
+        let doc_row = |id: &str| match read::doc_row(snapshot, self.shared.id, id)? {
+            Some(doc) => Ok::<_, Fail>(doc),
+            None => Err(super::corrupt("a change's document is missing").into()),
         };
+        let winner = |id: &str, options: &GetOptions| {
+            let row = &doc_row(id)?;
+            Read { snapshot, db: self.shared.id, id, row }.winner(options)
+        };
+        let plain = GetOptions::default();
         let pass = match &self.options.filter {
             Filter::None => true,
             Filter::DocIds(ids) => ids.contains(&row.id),
             Filter::Design => row.id.starts_with("_design/"),
-            Filter::Selector(selector) => {
-                selector.matches(&winner(&GetOptions::default())?.to_value())
+            Filter::Selector(selector) if row.leaves.len() == 1 => {
+                selector.matches(&winner(&row.id, &plain)?.to_value())
             }
+            Filter::Selector(selector) => {
+                // Each leaf is judged for itself.
+                let (id, doc) = (row.id.as_str(), &doc_row(&row.id)?);
+                let read = Read { snapshot, db: self.shared.id, id, row: doc };
+                let tree = doc.tree()?;
+                let mut leaves = Vec::new();
+                for rev in row.leaves {
+                    let leaf = read.revision(&tree, &rev, &plain)?;
+                    if leaf.is_some_and(|leaf| selector.matches(&leaf.to_value())) {
+                        leaves.push(rev);
+                    }
+                }
+                row.leaves = leaves;
+                !row.leaves.is_empty()
+            }
+            // The adapter does not ask for it here.
+            Filter::Function(_) => return Err(Error::internal("no place for a function").into()),
         };
         if !pass {
             return Ok(None);
         }
         let doc = match self.options.include_docs {
-            true => Some(Box::new(winner(&self.options.doc)?)),
+            true => Some(Box::new(winner(&row.id, &self.options.doc)?)),
             false => None,
         };
         let SeqRow { deleted, id, leaves } = row;

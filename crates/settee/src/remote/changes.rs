@@ -9,6 +9,7 @@ use super::http::{Call, bad_reply};
 use super::retry::Backoff;
 use super::rows::{LineReader, RowReader};
 use super::runtime::with_runtime;
+use super::url::encode;
 use crate::adapter::{ChangesBatch, ChangesStream};
 use futures_util::{StreamExt, stream};
 use settee_core::json;
@@ -21,6 +22,24 @@ use std::time::Duration;
 
 /// How often in a row a feed that is not live is begun again.
 const ATTEMPTS: u32 = 5;
+
+/// Parameters that are not a filter function's to set.
+const PARAMETERS: [&str; 14] = [
+    "attachments",
+    "conflicts",
+    "descending",
+    "feed",
+    "filter",
+    "heartbeat",
+    "include_docs",
+    "last-event-id",
+    "limit",
+    "return",
+    "seq_interval",
+    "since",
+    "style",
+    "timeout",
+];
 
 /// Reads changes.
 pub(crate) async fn changes(db: Arc<Shared>, options: ChangesOptions) -> Result<ChangesStream> {
@@ -129,6 +148,14 @@ impl Feed {
             Filter::Selector(selector) => {
                 let body = serde_json::json!({ "selector": selector.to_value() });
                 (Some("_selector"), Some(body.to_string()))
+            }
+            Filter::Function(function) => {
+                let theirs = |name: &str| !PARAMETERS.contains(&name);
+                for (name, value) in function.query.iter().filter(|(name, _)| theirs(name)) {
+                    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                    path = path.with(&encode(name), text);
+                }
+                (Some(function.name.as_str()), None)
             }
         };
         let path = path.maybe("filter", filter);

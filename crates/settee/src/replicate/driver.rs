@@ -15,7 +15,7 @@ use super::events::{Control, ReplicationEvent, ReplicationResult, ReplicationSta
 use super::id::replication_id;
 use super::transfer::{Batch, Done, Transfer};
 use super::{Call, ReplicateOptions};
-use crate::adapter::{Adapter, ChangesStream};
+use crate::adapter::{Adapter, ChangesStream, Host};
 use crate::env::{self, Sleep};
 use futures_core::future::BoxFuture;
 use futures_util::future::{Either, select};
@@ -35,6 +35,8 @@ use std::time::Duration;
 pub(crate) struct Driver {
     pub(crate) source: Arc<dyn Adapter>,
     pub(crate) target: Arc<dyn Adapter>,
+    /// Where the target is, if that is known.
+    pub(crate) place: Option<Arc<dyn Host>>,
     pub(crate) options: Arc<ReplicateOptions>,
     pub(crate) control: Arc<Control>,
 }
@@ -73,12 +75,12 @@ impl Driver {
 
     async fn attempts(&self) -> Result<ReplicationResult> {
         let start_time = env::now_micros();
-        let replication_id = replication_id(&*self.source, &*self.target, &self.options);
+        let mut replication_id = None;
         let mut failures = 0;
         let mut reached = None;
         let ended = loop {
             let before = self.control.progress().last_seq;
-            let error = match self.attempt(&replication_id, reached.as_ref()).await {
+            let error = match self.attempt(&mut replication_id, reached.as_ref()).await {
                 Ok(ended) => break ended,
                 Err(error) => error,
             };
@@ -111,11 +113,23 @@ impl Driver {
             end_time: env::now_micros(),
             status,
             errors,
-            replication_id,
+            replication_id: replication_id.unwrap_or_default(),
             session_id: checkpoint.as_ref().map_or("", Checkpoint::session).to_owned(),
             history: checkpoint.as_ref().map_or_else(Vec::new, Checkpoint::history),
             no_changes,
         })
+    }
+
+    /// Creates the target, unless it is there.
+    async fn create_target(&self) -> Result<()> {
+        let Some(place) = &self.place else {
+            let reason = "Where the target is to be created is not known.";
+            return Err(Error::new(ErrorKind::BadRequest, reason));
+        };
+        match place.create(self.target.name()).await {
+            Err(error) if error.kind() != ErrorKind::FileExists => Err(error),
+            _ => Ok(()),
+        }
     }
 
     async fn cancelled(&self) {
@@ -123,9 +137,24 @@ impl Driver {
     }
 
     /// From the last checkpoint to the end, or to the first failure.
-    async fn attempt(&self, id: &str, reached: Option<&Seq>) -> Result<Ended> {
+    async fn attempt(&self, id: &mut Option<String>, reached: Option<&Seq>) -> Result<Ended> {
         let options = &*self.options;
         let call = Call { timeout: options.timeout };
+        let id = match id {
+            Some(id) => id,
+            None => {
+                let found = call.run(async {
+                    if options.create_target {
+                        self.create_target().await?;
+                    }
+                    replication_id(&*self.source, &*self.target, options).await
+                });
+                match select(pin!(found), pin!(self.cancelled())).await {
+                    Either::Left((found, _)) => id.insert(found?),
+                    Either::Right(_) => return Ok(Ended::cancelled(None)),
+                }
+            }
+        };
         let since = match options.use_checkpoints {
             true => options.since.as_ref(),
             // Without checkpoints, what this run remembers is all there is to go on from.
