@@ -134,7 +134,7 @@ async fn functions_of_design_documents_filter_changes() {
     let reply = root.get("/db/_changes?filter=_view&view=d/big&include_docs=true").send().await;
     assert_eq!(reply.value()["results"][0]["doc"]["n"], 6);
     let reply = root.get("/db/_changes?filter=_view&view=d/none").send().await;
-    assert_error(&reply, 404, "not_found", "missing json key: views");
+    assert_error(&reply, 404, "not_found", "missing json key: none");
     let reply = root.get("/db/_changes?filter=d/of&n=3&feed=continuous&timeout=1").send().await;
     assert!(reply.text().starts_with(r#"{"seq":5,"id":"3""#), "{reply:?}");
 }

@@ -108,6 +108,17 @@ async fn bodies_in_memory_have_a_common_bound() {
 }
 
 #[tokio::test]
+async fn values_count_for_what_they_take_in_memory() {
+    let site = Site::with(&[("settee", "max_buffered_bytes", "1000000")]).await;
+    let root = site.with_db().await;
+    let keys = |count: usize| format!(r#"{{"keys":[{}null]}}"#, "[],".repeat(count));
+    let reply = root.post("/db/_all_docs").json(&keys(20_000)).send().await;
+    assert_eq!(reply.status, 503);
+    let reply = root.post("/db/_all_docs").json(&keys(200)).send().await;
+    assert_eq!(reply.status, 200);
+}
+
+#[tokio::test]
 async fn long_addresses_headers_and_ids_are_refused() {
     let site = Site::start().await;
     let root = site.with_db().await;
@@ -151,7 +162,7 @@ async fn addresses_are_taken_as_people_type_them() {
     let root = site.with_db().await;
     put(&root, "/db/a", "{}").await;
     put(&root, "/db/<`é\">", "{}").await;
-    let reply = root.value(r#"/db/_all_docs?startkey="0"&endkey="z"&x=<>é"#).await;
+    let reply = root.value(r#"/db/_all_docs?startkey="a"&endkey="z"&x=<>é"#).await;
     assert_eq!(reply["rows"].as_array().unwrap().len(), 1);
     assert_eq!(root.get("/db/%3C%60%C3%A9%22%3E").send().await.status, 200);
     // One connection, several requests, a body that looks like one.
