@@ -72,6 +72,7 @@ mod couch;
 mod database;
 mod env;
 mod input;
+mod view;
 mod views;
 
 pub use all_docs::{AllDocs, Listing};
@@ -85,6 +86,7 @@ pub use settee_core::{
     Attachment, AttachmentData, Body, Digest, Document, Encoding, Error, ErrorKind, Result, Rev,
     RevId, Revisions, options, selector::Selector, wire,
 };
+pub use view::{Row, View, ViewDefinition, ViewResult};
 
 /// What most programs use, to be imported whole.
 ///

@@ -1,4 +1,4 @@
-//! What is still to come: indexes, the functions of design documents, replication, partitions. Each
+//! What is still to come: the functions of design documents, replication, partitions. Each
 //! path is here with its rights, and says that it is not implemented.
 
 use crate::auth::access::{Authenticated, Member, ServerAdmin};
@@ -41,10 +41,6 @@ pub(super) async fn find(member: Member, _: Arc<Call>) -> Result<Response> {
     not_yet("Finding documents by selector")
 }
 
-pub(super) async fn temp_view(_: Member, _: Arc<Call>) -> Result<Response> {
-    Err(Error::new(ErrorKind::Gone, "Temporary views are not supported in CouchDB"))
-}
-
 pub(super) async fn search(member: Member, call: Arc<Call>) -> Result<Response> {
     match call.param("ddoc") {
         "" => not_yet("Full-text search"),
@@ -63,14 +59,6 @@ pub(super) async fn auto_purge(_: ServerAdmin, _: Arc<Call>) -> Result<Response>
 
 pub(super) async fn time_seq(_: ServerAdmin, _: Arc<Call>) -> Result<Response> {
     not_yet("Finding sequences by time")
-}
-
-pub(super) async fn info(member: Member, call: Arc<Call>) -> Result<Response> {
-    not_yet_of(&member, &call, "The state of an index").await
-}
-
-pub(super) async fn view(member: Member, call: Arc<Call>) -> Result<Response> {
-    not_yet_of(&member, &call, "A view").await
 }
 
 pub(super) async fn function(member: Member, call: Arc<Call>) -> Result<Response> {

@@ -18,6 +18,7 @@ mod hostile;
 mod server;
 mod sessions;
 mod users;
+mod views;
 
 use client::{Client, Reply};
 use serde_json::Value;

@@ -15,7 +15,7 @@ use futures_core::stream::BoxStream;
 use futures_util::{StreamExt, stream};
 use hyper::Method;
 use serde_json::Value;
-use settee_core::wire::Seq;
+use settee_core::wire::{ActiveTask, Seq};
 use settee_core::{Error, ErrorKind, Result, id};
 use std::collections::VecDeque;
 use std::fmt;
@@ -228,6 +228,10 @@ impl Host for Remote {
             true => Ok(uuids),
             false => Err(bad_reply("The server sent fewer ids than asked for.")),
         }
+    }
+
+    async fn active_tasks(&self) -> Result<Vec<ActiveTask>> {
+        self.http.fetch(Call::get(PathQuery::new("_active_tasks"))).await
     }
 
     async fn uuid(&self) -> Result<String> {
