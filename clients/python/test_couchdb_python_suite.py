@@ -12,13 +12,10 @@ from couchdb.tests import client, couch_tests, design, mapping
 NO_VIEWS = "views are not there yet"
 NO_FIND = "_find and _index are not there yet"
 NO_DESIGN_FUNCTIONS = "show, list and update functions are not there yet"
-NO_REPLICATION = "replication is not there yet"
 NO_USERS = "the _users database is not there yet"
 NO_PARTY = "the test takes a server that lets everybody do everything"
 
 KNOWN = {
-    "ServerTestCase.test_replicate": NO_REPLICATION,
-    "ServerTestCase.test_replicate_continuous": NO_REPLICATION,
     "ServerTestCase.test_user_management": NO_USERS,
     "ServerTestCase.test_basic_auth": "the test takes a server on port 5984",
     "ServerTestCase.test_server_stats": "the statistics have the names of CouchDB 2 and later",

@@ -23,6 +23,7 @@ enum Subcommands {
     Serve(cmd::serve::Serve),
     Check(cmd::check::Check),
     Compact(cmd::compact::Compact),
+    Replicate(cmd::replicate::Replicate),
 }
 
 /// Why a command failed, in words for the terminal.
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         Subcommands::Serve(serve) => serve.run(),
         Subcommands::Check(check) => check.run(),
         Subcommands::Compact(compact) => compact.run(),
+        Subcommands::Replicate(replicate) => replicate.run(),
     };
     outcome.unwrap_or_else(|failure| {
         let _ = writeln!(std::io::stderr(), "settee: {failure}");

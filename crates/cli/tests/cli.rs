@@ -181,3 +181,44 @@ fn a_directory_is_checked_and_compacted() {
         assert!(!dir.path().join("none").exists());
     }
 }
+
+#[test]
+fn replicate_between_directories_and_servers() {
+    let dir = dir();
+    let server = Serving::start(dir.path(), &["--admin", "admin:secret", "--data", "served"]);
+    let port = server.port;
+    let login = "admin:secret";
+    assert_eq!(server.status("PUT", "/db", login), 201);
+    // A document with an attachment of nothing.
+    assert_eq!(server.status("PUT", "/db/doc/none", login), 201);
+    let url = format!("http://{login}@127.0.0.1:{port}/db");
+
+    let missing = run(&["replicate", &url, "data/copy"], dir.path());
+    assert_fails(&missing, 1, "data is not a directory.");
+    assert_fails(&run(&["replicate", &url, "copy"], dir.path()), 1, "neither DIR/DB nor a URL");
+    let copied = run(&["replicate", "--create-target", &url, "data/copy"], dir.path());
+    let said = String::from_utf8_lossy(&copied.stdout);
+    assert!(copied.status.success(), "{copied:?}");
+    assert_eq!(said, "complete: 1 documents read, 1 written, 0 refused\n");
+
+    // Between databases of one directory, and back to the server.
+    let again = run(&["replicate", "--create-target", "data/copy", "data/other"], dir.path());
+    assert!(again.status.success(), "{again:?}");
+    let pushed = format!("http://{login}@127.0.0.1:{port}/pushed");
+    let refused = run(&["replicate", "data/other", &pushed], dir.path());
+    assert_fails(&refused, 1, "The target pushed does not exist.");
+    let back = run(&["replicate", "--create-target", "data/other", &pushed], dir.path());
+    assert!(back.status.success(), "{back:?}");
+    assert_eq!(server.status("GET", "/pushed/doc", login), 200);
+    let shown = [&refused, &back, &copied].map(|out| {
+        format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
+    });
+    assert!(!shown.concat().contains("secret"));
+
+    // A directory that a server uses is refused, and so is a wrong password.
+    let used = run(&["replicate", "served/db", "data/copy"], dir.path());
+    assert_fails(&used, 1, "in use by another process");
+    let wrong = format!("http://admin:wrong@127.0.0.1:{port}/db");
+    assert_eq!(run(&["replicate", &wrong, "data/copy"], dir.path()).status.code(), Some(1));
+    assert_eq!(server.stop(), Some(0));
+}

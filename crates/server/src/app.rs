@@ -2,10 +2,13 @@
 
 use crate::auth::{Authenticator, UserStore};
 use crate::config::Config;
+use crate::replications::Replications;
 use crate::routes::Routes;
 use crate::stats::Stats;
 use crate::tasks::Tasks;
 use settee::adapter::Host;
+use settee::design::Validator;
+use settee::script::JsEngine;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
@@ -19,6 +22,9 @@ pub(crate) struct App {
     pub(crate) routes: Routes,
     pub(crate) stats: Stats,
     pub(crate) tasks: Tasks,
+    pub(crate) replications: Arc<Replications>,
+    /// Runs the `validate_doc_update` functions of design documents.
+    pub(crate) validator: Arc<Validator>,
     pub(crate) started: Instant,
     /// Turns true when the server is to stop.
     closing: watch::Sender<bool>,
@@ -35,14 +41,17 @@ impl App {
             routes: Routes::new(),
             stats: Stats::default(),
             tasks: Tasks::default(),
+            replications: Arc::default(),
+            validator: Arc::new(Validator::new(Arc::new(JsEngine::default()))),
             started: Instant::now(),
             closing: watch::Sender::new(false),
             buffered: AtomicU64::new(0),
         }
     }
 
-    /// Ends open feeds, so that their connections can end.
+    /// Ends open feeds and replications, so that their connections can end.
     pub(crate) fn close(&self) {
+        self.replications.close();
         self.closing.send_replace(true);
     }
 

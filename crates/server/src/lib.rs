@@ -24,6 +24,7 @@ mod log;
 mod multipart;
 mod query;
 mod related;
+mod replications;
 mod reply;
 mod routes;
 mod stats;

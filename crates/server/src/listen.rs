@@ -131,6 +131,7 @@ pub(crate) async fn serve(
     if tokio::time::timeout(GRACE, all_done).await.is_err() {
         tracing::warn!("some requests took too long to end and were broken off");
     }
+    app.replications.ended().await;
     Ok(())
 }
 

@@ -23,7 +23,9 @@
 //! ```
 
 use crate::adapter::{AllDbsOptions, AttachmentReader, ByteStream, ChangesBatch, DbUpdate};
-use crate::{AttachmentBody, DocRef, IntoDocument, Listing, Pending, ViewResult};
+use crate::{
+    AttachmentBody, DocRef, FeedEvent, IntoDocument, Listing, Pending, Subscription, ViewResult,
+};
 use bytes::{Buf, Bytes};
 use futures_core::stream::BoxStream;
 use futures_executor::{BlockingStream, block_on, block_on_stream};
@@ -42,6 +44,7 @@ use std::fmt;
 use std::io::{self, BufRead, Read};
 use std::ops::RangeBounds;
 use std::path::Path;
+use std::time::Duration;
 
 /// Methods that wait for their async twins.
 macro_rules! waiting {
@@ -182,6 +185,11 @@ impl Database {
     /// [`Database::changes`](crate::Database::changes).
     pub fn changes(&self) -> Changes {
         Changes(self.0.changes())
+    }
+
+    /// [`Database::unsubscribe`](crate::Database::unsubscribe).
+    pub fn unsubscribe(&self, filter: &Filter) -> usize {
+        self.0.unsubscribe(filter)
     }
 
     /// [`Database::get_many`](crate::Database::get_many), blocking.
@@ -395,6 +403,15 @@ impl Changes {
         selector(selector: Selector);
         include_docs();
         include_docs_with(options: GetOptions);
+        latency(latency: Duration);
+    }
+
+    /// [`Changes::subscribe`](crate::Changes::subscribe), blocking.
+    pub fn subscribe(
+        self,
+        callback: impl FnMut(FeedEvent<'_>) + Send + 'static,
+    ) -> Result<Subscription> {
+        block_on(self.0.subscribe(callback))
     }
 
     /// [`Changes::fetch`](crate::Changes::fetch), blocking.

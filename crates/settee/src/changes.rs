@@ -1,5 +1,11 @@
 //! Reading and following changes.
 
+mod driver;
+mod subscribe;
+
+pub(crate) use subscribe::Feeds;
+pub use subscribe::{FeedEvent, FeedStatus, Subscription};
+
 use crate::adapter::{Adapter, ChangesBatch, ChangesStream};
 use futures_core::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -8,6 +14,7 @@ use settee_core::selector::Selector;
 use settee_core::wire::{Change, Seq};
 use settee_core::{Error, ErrorKind, Result};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Changes to be read, from [`Database::changes`](crate::Database::changes).
 ///
@@ -40,11 +47,13 @@ use std::sync::Arc;
 pub struct Changes {
     adapter: Arc<dyn Adapter>,
     options: ChangesOptions,
+    feeds: Feeds,
+    latency: Option<Duration>,
 }
 
 impl Changes {
-    pub(crate) fn new(adapter: Arc<dyn Adapter>) -> Changes {
-        Changes { adapter, options: ChangesOptions::default() }
+    pub(crate) fn new(adapter: Arc<dyn Adapter>, feeds: Feeds) -> Changes {
+        Changes { adapter, options: ChangesOptions::default(), feeds, latency: None }
     }
 
     /// Only changes behind this one, as [`ChangesBatch::last_seq`] or [`Change::seq`] gave it.
@@ -108,6 +117,63 @@ impl Changes {
     pub fn include_docs_with(mut self, options: GetOptions) -> Changes {
         self.options.doc = options;
         self.include_docs()
+    }
+
+    /// With [`subscribe`](Changes::subscribe): how long changes are gathered, from the first one
+    /// on, before the callback is told of all of them. One second unless set; zero to be told at
+    /// once.
+    pub fn latency(mut self, latency: Duration) -> Changes {
+        self.latency = Some(latency);
+        self
+    }
+
+    /// Has a callback told of changes, those there are and those that happen, until the
+    /// subscription is dropped or stopped.
+    ///
+    /// The callback runs on a thread that all subscriptions share, so it should be quick. It is told
+    /// of every change at least once: the feed outlives lost connections, and goes on behind the
+    /// last change that was told.
+    ///
+    /// Subscriptions with the same options on clones of one [`Database`](crate::Database) share one
+    /// feed, which begins where the first of them asked.
+    ///
+    /// ```
+    /// # futures_executor::block_on(async {
+    /// # let db = settee::Couch::memory()?.create("db").await?;
+    /// use std::sync::mpsc;
+    /// use std::time::Duration;
+    ///
+    /// let (send, receive) = mpsc::channel();
+    /// let mut subscription = db
+    ///     .changes()
+    ///     .since_now()
+    ///     .latency(Duration::ZERO)
+    ///     .subscribe(move |event| {
+    ///         for change in event.changes {
+    ///             send.send(change.id.clone()).unwrap();
+    ///         }
+    ///     })
+    ///     .await?;
+    /// db.put_at("a", "{}").await?;
+    /// assert_eq!(receive.recv().unwrap(), "a");
+    ///
+    /// subscription.stop();
+    /// db.put_at("b", "{}").await?;
+    /// subscription.listen()?;
+    /// assert_eq!(receive.recv().unwrap(), "b");
+    /// # Ok::<(), settee::Error>(()) }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// `BadRequest` with a limit or another direction, and as [`fetch`](Changes::fetch) if the feed
+    /// is to begin now.
+    pub async fn subscribe(
+        self,
+        callback: impl FnMut(FeedEvent<'_>) + Send + 'static,
+    ) -> Result<Subscription> {
+        let Changes { adapter, options, feeds, latency } = self;
+        Subscription::new(adapter, feeds, options, latency, Box::new(callback)).await
     }
 
     /// Reads the changes there are, all of them into memory.

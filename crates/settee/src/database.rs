@@ -2,7 +2,7 @@
 
 use crate::adapter::{Adapter, AttachmentReader, ByteStream, Part, Parts};
 use crate::all_docs::AllDocs;
-use crate::changes::Changes;
+use crate::changes::{Changes, Feeds};
 use crate::conflict::ConflictResolution;
 use crate::couch::Couch;
 use crate::input::{AttachmentBody, DocRef, IntoDocument, guess_content_type};
@@ -12,8 +12,8 @@ use bytes::{Bytes, BytesMut};
 use futures_core::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use settee_core::options::{
-    AttachmentHead, AttachmentOptions, BulkGetItem, DocSet, Durability, GetOptions, OpenRevs,
-    WriteOptions,
+    AttachmentHead, AttachmentOptions, BulkGetItem, DocSet, Durability, Filter, GetOptions,
+    OpenRevs, WriteOptions,
 };
 use settee_core::wire::{
     DatabaseInfo, DesignInfo, MissingRevs, Purged, RevResult, RevsByDoc, Saved, Security, TempView,
@@ -58,12 +58,13 @@ use std::sync::Arc;
 pub struct Database {
     couch: Couch,
     adapter: Arc<dyn Adapter>,
+    feeds: Feeds,
 }
 
 /// The handle, and the database as a whole.
 impl Database {
     pub(crate) fn new(couch: Couch, adapter: Arc<dyn Adapter>) -> Database {
-        Database { couch, adapter }
+        Database { couch, adapter, feeds: Feeds::default() }
     }
 
     /// A database of a server by its URL, or by its name on the default server. Nothing is asked
@@ -310,7 +311,13 @@ impl Database {
 
     /// Reads or follows changes: `GET /{db}/_changes`.
     pub fn changes(&self) -> Changes {
-        Changes::new(Arc::clone(&self.adapter))
+        Changes::new(Arc::clone(&self.adapter), self.feeds.clone())
+    }
+
+    /// Ends the feeds with a filter that were [subscribed to](Changes::subscribe) on this handle and
+    /// its clones, whoever listens to them; returns how many callbacks that were.
+    pub fn unsubscribe(&self, filter: &Filter) -> usize {
+        self.feeds.unsubscribe(filter)
     }
 }
 

@@ -76,7 +76,7 @@ mod view;
 mod views;
 
 pub use all_docs::{AllDocs, Listing};
-pub use changes::Changes;
+pub use changes::{Changes, FeedEvent, FeedStatus, Subscription};
 pub use conflict::{ConflictResolution, Pending};
 pub use couch::Couch;
 pub use database::Database;

@@ -2,6 +2,7 @@
 
 pub(crate) mod check;
 pub(crate) mod compact;
+pub(crate) mod replicate;
 pub(crate) mod serve;
 
 use crate::Failure;

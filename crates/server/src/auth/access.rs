@@ -6,6 +6,7 @@ use crate::call::Call;
 use crate::users;
 use axum::http::Method;
 use settee::adapter::{Adapter, ByteStream, Parts};
+use settee::design::{UserCtx, Validating};
 use settee_core::options::{AttachmentHead, WriteOptions};
 use settee_core::wire::{DocError, Principals, Saved, Security, WriteResult};
 use settee_core::{Document, Error, ErrorKind, Result, Rev};
@@ -26,8 +27,6 @@ pub(crate) trait Access: Send + Sized + 'static {
 pub enum Level {
     /// Anyone, and where everyone must log in, everyone.
     Anyone,
-    /// Who has logged in.
-    Authenticated,
     /// Server admins and users with the role `_metrics`.
     Metrics,
     /// Server admins, unless the list of databases is public.
@@ -48,20 +47,6 @@ impl Access for Anyone {
 
     async fn grant(_: &Arc<Call>) -> Result<Anyone> {
         Ok(Anyone)
-    }
-}
-
-/// Who has logged in may.
-pub(crate) struct Authenticated;
-
-impl Access for Authenticated {
-    const LEVEL: Level = Level::Authenticated;
-
-    async fn grant(call: &Arc<Call>) -> Result<Authenticated> {
-        match call.user().name {
-            Some(_) => Ok(Authenticated),
-            None => Err(unauthorized("You are not an authenticated user")),
-        }
     }
 }
 
@@ -138,6 +123,15 @@ impl Access for Member {
                     });
                 }
                 is_admin
+            }
+        };
+        // The database of users has its rules built in; of others, design documents may have some.
+        let adapter = match call.param("db") {
+            users::DATABASE => adapter,
+            db => {
+                let (name, roles) = (user.name.clone(), user.roles.clone());
+                let user = UserCtx { db: db.to_owned(), name, roles };
+                Arc::new(Validating::new(adapter, call.app.validator.clone(), user))
             }
         };
         Ok(Member { call: call.clone(), adapter, is_admin })

@@ -1,7 +1,7 @@
-//! What is still to come: the functions of design documents, replication, partitions. Each
+//! What is still to come: the functions of design documents, partitions. Each
 //! path is here with its rights, and says that it is not implemented.
 
-use crate::auth::access::{Authenticated, Member, ServerAdmin};
+use crate::auth::access::{Member, ServerAdmin};
 use crate::call::Call;
 use crate::reply::Response;
 use settee_core::options::GetOptions;
@@ -17,15 +17,6 @@ async fn not_yet_of(member: &Member, call: &Call, what: &str) -> Result<Response
     let id = format!("_design/{}", call.param("ddoc"));
     member.db().get(&id, &GetOptions::default()).await?;
     not_yet(what)
-}
-
-pub(super) async fn replicate(_: Authenticated, call: Arc<Call>) -> Result<Response> {
-    call.require_json()?;
-    not_yet("Replication")
-}
-
-pub(super) async fn scheduler(_: ServerAdmin, _: Arc<Call>) -> Result<Response> {
-    not_yet("The replication scheduler")
 }
 
 pub(super) async fn reshard(_: ServerAdmin, _: Arc<Call>) -> Result<Response> {

@@ -10,6 +10,7 @@ mod design;
 mod document;
 mod local;
 pub(crate) mod node;
+mod replicate;
 mod server;
 mod session;
 mod view;
@@ -58,10 +59,10 @@ fn table() -> Vec<Route> {
         ),
         route("/_reload_query_servers", "POST", [on(M::POST, server::reload_query_servers)]),
         // Replication and sharding.
-        route("/_replicate", "POST", [on(M::POST, design::replicate)]),
-        route("/_scheduler/jobs", "GET,HEAD", [on(M::GET, design::scheduler)]),
-        route("/_scheduler/docs/{path..}", "GET,HEAD", [on(M::GET, design::scheduler)]),
-        route("/_scheduler/docs", "GET,HEAD", [on(M::GET, design::scheduler)]),
+        route("/_replicate", "POST", [on(M::POST, replicate::start)]),
+        route("/_scheduler/jobs", "GET,HEAD", [on(M::GET, replicate::jobs)]),
+        route("/_scheduler/docs/{path..}", "GET,HEAD", [on(M::GET, replicate::docs)]),
+        route("/_scheduler/docs", "GET,HEAD", [on(M::GET, replicate::docs)]),
         route(
             "/_reshard/{path..}",
             "GET,PUT,POST,DELETE",

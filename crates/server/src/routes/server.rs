@@ -167,7 +167,9 @@ pub(super) fn etag_of(body: &[u8]) -> String {
 
 /// `GET /_active_tasks`
 pub(super) async fn active_tasks(_: ServerAdmin, call: Arc<Call>) -> Result<Response> {
-    reply::ok_json(&call.app.tasks.list(&*call.app.host).await?)
+    let mut tasks = call.app.tasks.list(&*call.app.host).await?;
+    tasks.extend(call.app.replications.tasks());
+    reply::ok_json(&tasks)
 }
 
 /// `GET /_membership`

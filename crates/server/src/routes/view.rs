@@ -86,7 +86,7 @@ async fn several(member: &Member, call: &Call, view: &str) -> Result<Response> {
     reply::json_stream(head.chain(results.flatten()).chain(related::piece("\r\n]}\n")))
 }
 
-/// `POST /{db}/_temp_view`, where `settee/temp_views` allows it: the function runs over all documents,
+/// `POST /{db}/_temp_view`, unless `settee/temp_views` is off: the function runs over all documents,
 /// so not everybody may ask.
 pub(super) async fn temp_view(member: Member, call: Arc<Call>) -> Result<Response> {
     if call.live.get("settee", "temp_views") != Some("true") {

@@ -205,6 +205,4 @@ async fn what_is_to_come_says_so() {
     assert_eq!((reply.status, reply.value()["error"].as_str()), (410, Some("gone")));
     let reply = root.get("/db/_partition/p").send().await;
     assert_error(&reply, 400, "bad_request", "database is not partitioned");
-    let reply = root.post("/_replicate").json("{}").send().await;
-    assert_eq!((reply.status, reply.value()["error"].as_str()), (501, Some("not_implemented")));
 }

@@ -15,9 +15,11 @@ mod databases;
 mod documents;
 mod findings;
 mod hostile;
+mod replication;
 mod server;
 mod sessions;
 mod users;
+mod validation;
 mod views;
 
 use client::{Client, Reply};

@@ -1,6 +1,6 @@
 //! Connections: TCP, TLS on top where the scheme says so, through a proxy where there is one.
 
-use super::options::RemoteOptions;
+use super::options::{Addresses, RemoteOptions};
 use super::url::BaseUrl;
 use hyper::Uri;
 use hyper::header::HeaderValue;
@@ -13,7 +13,7 @@ use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
-use settee_core::{Error, Result};
+use settee_core::{Error, ErrorKind, Result};
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -34,6 +34,7 @@ pub(crate) struct Connector {
     tls: TlsConnector,
     proxy: Option<Proxy>,
     timeout: Duration,
+    addresses: Option<Addresses>,
 }
 
 /// Where requests go through.
@@ -51,7 +52,8 @@ impl Connector {
         tcp.set_keepalive(Some(Duration::from_secs(60)));
         let proxy = options.proxy.as_deref().map(Proxy::parse).transpose()?;
         let tls = TlsConnector::from(Arc::new(tls_config(options)?));
-        Ok(Connector { tcp, tls, proxy, timeout: options.connect_timeout })
+        let (timeout, addresses) = (options.connect_timeout, options.addresses.clone());
+        Ok(Connector { tcp, tls, proxy, timeout, addresses })
     }
 
     /// The proxy that requests without TLS are handed to as they are.
@@ -60,10 +62,12 @@ impl Connector {
     }
 
     async fn connect(mut self, uri: Uri) -> Result<Io, BoxError> {
+        let addresses = self.addresses.take();
         if uri.scheme_str() != Some("https") {
             let proxied = self.proxy.is_some();
             let to = self.proxy.map_or(uri, |proxy| proxy.uri);
             let tcp = self.tcp.call(to).await?;
+            check(&tcp, addresses)?;
             return Ok(Io::Plain { tcp, proxied });
         }
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
@@ -80,9 +84,23 @@ impl Connector {
                 }
             }
         };
+        check(&tcp, addresses)?;
         let name = ServerName::try_from(host)?;
         let tls = self.tls.connect(name, tcp.into_inner()).await?;
         Ok(Io::Tls { tls: TokioIo::new(Box::new(tls)) })
+    }
+}
+
+/// Before anything is said: whether this address may be talked to. Later than the name's look-up, so
+/// that a second look-up cannot say something else.
+fn check(tcp: &TokioIo<TcpStream>, addresses: Option<Addresses>) -> Result<(), BoxError> {
+    let Some(allowed) = addresses else { return Ok(()) };
+    match allowed(tcp.inner().peer_addr()?.ip()) {
+        true => Ok(()),
+        false => {
+            let reason = "Connections to this address are not allowed.";
+            Err(Error::new(ErrorKind::Forbidden, reason).into())
+        }
     }
 }
 

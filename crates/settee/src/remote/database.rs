@@ -5,10 +5,12 @@ use super::http::{Call, Http, Payload, Repeat, Response, bad_reply};
 use super::rows::RowReader;
 use super::url::{PathQuery, encode, encode_id};
 use super::{changes, multipart, write};
-use crate::adapter::{Adapter, AttachmentReader, ByteStream, ChangesStream, Parts, Rows, ViewRows};
+use crate::adapter::{
+    Adapter, AttachmentReader, ByteStream, ChangesStream, Location, Parts, Rows, ViewRows,
+};
 use async_trait::async_trait;
 use futures_core::stream::BoxStream;
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
 use hyper::{StatusCode, header};
 use serde_json::Value;
 use settee_core::json::{Limits, write_string};
@@ -21,6 +23,7 @@ use settee_core::wire::{
     Security, Seq, Sizes, TempView, ViewRow, WriteResult, parse_bulk_get_result,
 };
 use settee_core::{Digest, Document, Encoding, Error, ErrorKind, Result, Rev};
+use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -210,6 +213,26 @@ impl Shared {
         Ok(results)
     }
 
+    /// What a `_bulk_get` says of one of its items, without one.
+    async fn one_of_bulk(
+        &self,
+        item: BulkGetItem,
+        options: GetOptions,
+    ) -> Result<(String, Vec<RevResult>)> {
+        let BulkGetItem { id, rev, atts_since } = item;
+        let attachments = options.attachments || !atts_since.is_empty();
+        let options = GetOptions { atts_since, attachments, ..options };
+        let revs = rev.map_or(OpenRevs::All, |rev| OpenRevs::Revs(vec![rev]));
+        match self.open_revs(&id, &revs, &options).await {
+            Ok(results) => Ok((id, results)),
+            Err(error) if error.is_not_found() && error.reason() != NO_DATABASE => {
+                let missing = DocError { id: id.clone(), rev: None, error };
+                Ok((id, vec![RevResult::Missing(missing)]))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Puts into documents that came with stubs the contents that were asked for, as they are
     /// stored.
     async fn with_contents(
@@ -280,7 +303,8 @@ fn in_order(results: &mut [RevResult], revs: &[Rev]) {
     };
     results.sort_by_key(|result| {
         let rev = rev(result);
-        revs.iter().position(|asked| Some(asked) == rev.as_ref())
+        // What was not asked for comes last.
+        revs.iter().position(|asked| Some(asked) == rev.as_ref()).unwrap_or(revs.len())
     });
 }
 
@@ -334,6 +358,16 @@ impl Adapter for RemoteDatabase {
         &self.shared.name
     }
 
+    fn location(&self) -> Location {
+        let http = self.http();
+        let url = format!("{}/{}/", http.base, encode(&self.shared.name));
+        // A header may be a key to the server, so it is told apart without being told.
+        let digest = |value: &str| crate::env::hex(&Sha256::digest(value)[..8]);
+        let headers = http.options.headers.iter();
+        let headers = headers.map(|(name, value)| (name.clone(), digest(value))).collect();
+        Location::Remote { url, user: http.user.clone(), headers }
+    }
+
     async fn info(&self) -> Result<DatabaseInfo> {
         self.shared.info().await
     }
@@ -379,15 +413,19 @@ impl Adapter for RemoteDatabase {
                 Ok(response) => {
                     let limits = self.shared.limits();
                     let reader = RowReader::new(response.body, Some("results"), limits);
-                    let results = BulkGet::new(reader, items).into_stream();
-                    if !as_stored(options) {
-                        return Ok(results.map_ok(|(item, results)| (item.id, results)).boxed());
-                    }
+                    let results = BulkGet::new(reader, items, options.latest).into_stream();
                     let (shared, options) = (self.shared.clone(), options.clone());
                     let results = results.map(move |result| {
                         let (shared, options) = (shared.clone(), options.clone());
                         async move {
                             let (item, results) = result?;
+                            if results.is_empty() {
+                                // Some pass over what they cannot answer together with the rest.
+                                return shared.one_of_bulk(item, options).await;
+                            }
+                            if !as_stored(&options) {
+                                return Ok((item.id, results));
+                            }
                             let results = shared.with_contents(&item, results, options).await?;
                             Ok((item.id, results))
                         }
@@ -407,20 +445,7 @@ impl Adapter for RemoteDatabase {
         let (shared, options) = (self.shared.clone(), options.clone());
         let results = stream::iter(items).map(move |item| {
             let (shared, options) = (shared.clone(), options.clone());
-            async move {
-                let BulkGetItem { id, rev, atts_since } = item;
-                let attachments = options.attachments || !atts_since.is_empty();
-                let options = GetOptions { atts_since, attachments, ..options };
-                let revs = rev.map_or(OpenRevs::All, |rev| OpenRevs::Revs(vec![rev]));
-                match shared.open_revs(&id, &revs, &options).await {
-                    Ok(results) => Ok((id, results)),
-                    Err(error) if error.is_not_found() && error.reason() != NO_DATABASE => {
-                        let missing = DocError { id: id.clone(), rev: None, error };
-                        Ok((id, vec![RevResult::Missing(missing)]))
-                    }
-                    Err(error) => Err(error),
-                }
-            }
+            async move { shared.one_of_bulk(item, options).await }
         });
         Ok(results.buffered(AT_A_TIME).boxed())
     }
@@ -835,16 +860,18 @@ struct BulkGet {
     asked: VecDeque<BulkGetItem>,
     /// Results that came before their turn.
     early: Vec<(String, Vec<RevResult>)>,
+    latest: bool,
     ended: bool,
 }
 
 impl BulkGet {
-    fn new(reader: RowReader, items: Vec<BulkGetItem>) -> BulkGet {
+    fn new(reader: RowReader, items: Vec<BulkGetItem>, latest: bool) -> BulkGet {
         BulkGet {
             reader,
             ready: VecDeque::new(),
             asked: items.into(),
             early: Vec::new(),
+            latest,
             ended: false,
         }
     }
@@ -866,7 +893,9 @@ impl BulkGet {
         // Of an item without revision, some servers give each leaf a result of its own.
         let all_leaves = item.rev.is_none();
         let mut found: Option<Vec<RevResult>> = None;
-        while let Some(place) = self.early.iter().position(|result| answers(&item, result)) {
+        while let Some(place) =
+            self.early.iter().position(|result| answers(&item, self.latest, result))
+        {
             found.get_or_insert_default().extend(self.early.remove(place).1);
             if !all_leaves {
                 break;
@@ -877,8 +906,9 @@ impl BulkGet {
             if found.is_some() && !(all_leaves && last_of_id) {
                 break;
             }
+            let latest = self.latest;
             let Some(next) = self.peek().await? else { break };
-            if answers(&item, next) {
+            if answers(&item, latest, next) {
                 if let Some((_, results)) = self.ready.pop_front() {
                     found.get_or_insert_default().extend(results);
                 }
@@ -888,11 +918,7 @@ impl BulkGet {
                 self.early.extend(self.ready.pop_front());
             }
         }
-        let results = found.unwrap_or_else(|| {
-            let error = Error::missing();
-            vec![RevResult::Missing(DocError { id: item.id.clone(), rev: item.rev.clone(), error })]
-        });
-        Ok(Some((item, results)))
+        Ok(Some((item, found.unwrap_or_default())))
     }
 
     async fn peek(&mut self) -> Result<Option<&(String, Vec<RevResult>)>> {
@@ -909,16 +935,12 @@ impl BulkGet {
 }
 
 /// Whether a result is one of what an item asked for.
-fn answers(item: &BulkGetItem, (id, results): &(String, Vec<RevResult>)) -> bool {
-    if item.id != *id {
-        return false;
-    }
-    let Some(asked) = &item.rev else { return true };
-    // With `latest` another revision than the one asked for comes; so only what was surely asked
-    // for by somebody else is left to them.
-    let of_other = |result: &RevResult| match result {
-        RevResult::Found(_) => false,
-        RevResult::Missing(missing) => missing.rev.as_ref().is_some_and(|rev| rev != asked),
+fn answers(item: &BulkGetItem, latest: bool, (id, results): &(String, Vec<RevResult>)) -> bool {
+    let Some(asked) = &item.rev else { return item.id == *id };
+    let of_this = |result: &RevResult| match result {
+        // With `latest` another revision than the one asked for may come.
+        RevResult::Found(doc) => latest || doc.rev.as_ref() == Some(asked),
+        RevResult::Missing(missing) => missing.rev.as_ref().is_none_or(|rev| rev == asked),
     };
-    !results.iter().all(of_other) || results.is_empty()
+    item.id == *id && (results.is_empty() || results.iter().any(of_this))
 }

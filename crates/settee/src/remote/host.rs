@@ -1,6 +1,5 @@
 //! [`Remote`]: a server, as a place of databases.
 
-use super::auth::Auth;
 use super::database::RemoteDatabase;
 use super::http::{Call, Http, Repeat, bad_reply};
 use super::options::RemoteOptions;
@@ -37,6 +36,9 @@ pub(crate) struct Known {
     /// The latest sequences of `_db_updates`, by the number that they begin with.
     updates: Mutex<VecDeque<(u64, Seq)>>,
 }
+
+/// The most ids that a CouchDB gives at a time, unless it is configured otherwise.
+const UUIDS: usize = 1000;
 
 /// So many sequences of `_db_updates` are remembered.
 const UPDATES_KEPT: usize = 10_000;
@@ -87,8 +89,7 @@ impl Remote {
         credentials: Option<Credentials>,
         options: &RemoteOptions,
     ) -> Result<Remote> {
-        let auth = Auth::new(options, credentials)?;
-        let http = Http::new(base, auth, options.clone())?;
+        let http = Http::new(base, credentials, options.clone())?;
         Ok(Remote { http: Arc::new(http), known: Arc::default() })
     }
 
@@ -179,13 +180,11 @@ impl Host for Remote {
         let mut path = PathQuery::new("_all_dbs")
             .maybe("startkey", json(&options.start))
             .maybe("endkey", json(&options.end))
-            .maybe("limit", options.limit)
+            // What is to be skipped is skipped here, as not every server does.
+            .maybe("limit", options.limit.map(|limit| limit.saturating_add(options.skip)))
             .flag("descending", options.descending);
         if !options.inclusive_end {
             path = path.with("inclusive_end", false);
-        }
-        if options.skip > 0 {
-            path = path.with("skip", options.skip);
         }
         let names: Vec<String> = self.http.fetch(Call::get(path)).await?;
         Ok(some_of(names, options))
@@ -222,12 +221,17 @@ impl Host for Remote {
         struct Uuids {
             uuids: Vec<String>,
         }
-        let path = PathQuery::new("_uuids").with("count", count);
-        let Uuids { uuids } = self.http.fetch(Call::get(path)).await?;
-        match uuids.len() >= count {
-            true => Ok(uuids),
-            false => Err(bad_reply("The server sent fewer ids than asked for.")),
+        let mut all: Vec<String> = Vec::new();
+        while all.len() < count {
+            let some = (count - all.len()).min(UUIDS);
+            let path = PathQuery::new("_uuids").with("count", some);
+            let Uuids { uuids } = self.http.fetch(Call::get(path)).await?;
+            if uuids.len() != some {
+                return Err(bad_reply("The server sent another number of ids than asked for."));
+            }
+            all.extend(uuids);
         }
+        Ok(all)
     }
 
     async fn active_tasks(&self) -> Result<Vec<ActiveTask>> {
@@ -259,7 +263,9 @@ fn some_of(mut names: Vec<String>, options: &AllDbsOptions) -> Vec<String> {
     if options.descending {
         names.reverse();
     }
-    names
+    let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+    let limit = options.limit.map_or(usize::MAX, number);
+    names.into_iter().skip(number(options.skip)).take(limit).collect()
 }
 
 /// The feed of what happens to databases.

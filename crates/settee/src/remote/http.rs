@@ -3,14 +3,14 @@
 use super::auth::Auth;
 use super::body::Body;
 use super::connect::Connector;
-use super::options::RemoteOptions;
+use super::options::{Identity, RemoteOptions};
 use super::retry::{Backoff, retry_after};
 use super::runtime::{self, with_runtime};
 use super::status::StatusWatch;
-use super::url::{BaseUrl, PathQuery};
+use super::url::{BaseUrl, Credentials, PathQuery};
 use crate::adapter::ByteStream;
 use bytes::Bytes;
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use hyper::body::Frame;
@@ -22,6 +22,9 @@ use serde::de::DeserializeOwned;
 use settee_core::wire::ErrorBody;
 use settee_core::{Error, ErrorKind, Result};
 use std::fmt;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// The most of an error's body that is read.
@@ -29,6 +32,9 @@ const MAX_ERROR_BODY: usize = 64 << 10;
 
 /// The most that a reply's head, or one piece of its body, takes.
 const MAX_HEAD: usize = 256 << 10;
+
+/// What is in memory is sent in pieces of this size.
+const PIECE: usize = 256 << 10;
 
 type SendBody = UnsyncBoxBody<Bytes, Error>;
 
@@ -39,6 +45,8 @@ pub(crate) struct Http {
     pub(crate) options: RemoteOptions,
     pub(crate) auth: Auth,
     pub(crate) status: StatusWatch,
+    /// Who is logged in.
+    pub(crate) user: Option<String>,
     /// Sent with every request.
     headers: HeaderMap,
     /// Sent to this server alone: what one has added to the usual.
@@ -271,7 +279,18 @@ impl fmt::Debug for Http {
 }
 
 impl Http {
-    pub(crate) fn new(base: BaseUrl, auth: Auth, options: RemoteOptions) -> Result<Http> {
+    pub(crate) fn new(
+        base: BaseUrl,
+        credentials: Option<Credentials>,
+        options: RemoteOptions,
+    ) -> Result<Http> {
+        let user = match (&options.identity, &credentials) {
+            (Some(Identity::Basic(own) | Identity::Session(own)), _) | (None, Some(own)) => {
+                Some(own.name.clone())
+            }
+            _ => None,
+        };
+        let auth = Auth::new(&options, credentials)?;
         let mut headers = HeaderMap::new();
         let user_agent = HeaderValue::from_str(&options.user_agent)
             .map_err(|_| Error::bad_request("The user agent is no legal header."))?;
@@ -300,7 +319,17 @@ impl Http {
             .http1_max_buf_size(MAX_HEAD)
             .build(connector);
         let status = StatusWatch::default();
-        Ok(Http { client, base, options, auth, status, headers, own_headers, proxy_authorization })
+        Ok(Http {
+            client,
+            base,
+            options,
+            auth,
+            status,
+            user,
+            headers,
+            own_headers,
+            proxy_authorization,
+        })
     }
 
     /// Sends a request; errors the server answers with are errors.
@@ -418,16 +447,27 @@ impl Http {
                 false => Error::bad_request("The request's URL is not legal."),
             })
         })?;
+        // Counts what has been taken to be sent.
+        let progress = Arc::new(AtomicU64::new(0));
+        let counter = progress.clone();
+        let frame = move |bytes: Bytes| {
+            counter.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            Frame::data(bytes)
+        };
         let (body, length): (SendBody, _) = match &mut call.payload {
             Payload::None => (Empty::new().map_err(|never| match never {}).boxed_unsync(), None),
-            Payload::Bytes(bytes) => {
+            Payload::Bytes(bytes) if bytes.len() <= PIECE => {
                 let body = Full::new(bytes.clone()).map_err(|never| match never {});
                 (body.boxed_unsync(), None)
             }
+            Payload::Bytes(bytes) => {
+                let length = Some(bytes.len() as u64);
+                let body = stream::iter(pieces(bytes.clone())).map(move |bytes| Ok(frame(bytes)));
+                (StreamBody::new(body).boxed_unsync(), length)
+            }
             Payload::Stream { body, length } => {
-                let empty = Box::pin(futures_util::stream::empty());
-                let body = std::mem::replace(body, empty);
-                (StreamBody::new(body.map_ok(Frame::data)).boxed_unsync(), *length)
+                let body = std::mem::replace(body, Box::pin(stream::empty()));
+                (StreamBody::new(body.map_ok(frame)).boxed_unsync(), *length)
             }
         };
         let mut request = Request::new(body);
@@ -455,7 +495,16 @@ impl Http {
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
         }
         let wait = call.wait.unwrap_or(self.options.request_timeout);
-        let reply = tokio::time::timeout(wait, self.client.request(request)).await;
+        let mut reply = pin!(self.client.request(request));
+        let mut sent = 0;
+        let reply = loop {
+            let reply = tokio::time::timeout(wait, &mut reply).await;
+            let sent_before = std::mem::replace(&mut sent, progress.load(Ordering::Relaxed));
+            // A long request may take its time, as long as it moves.
+            if reply.is_ok() || sent == sent_before {
+                break reply;
+            }
+        };
         let reply = match reply {
             Ok(Ok(reply)) => reply,
             Ok(Err(error)) => {
@@ -507,6 +556,13 @@ impl Http {
 
 /// Asks a CouchDB 1.x to acknowledge when, or before, a write is durable.
 pub(crate) const FULL_COMMIT: HeaderName = HeaderName::from_static("x-couch-full-commit");
+
+fn pieces(mut bytes: Bytes) -> impl Iterator<Item = Bytes> {
+    std::iter::from_fn(move || {
+        let piece = bytes.split_to(bytes.len().min(PIECE));
+        (!piece.is_empty()).then_some(piece)
+    })
+}
 
 /// Where a `Location` leads to: the server, and path and query as they are.
 fn resolve(base: &BaseUrl, location: &str) -> Result<(BaseUrl, String)> {

@@ -2,6 +2,8 @@
 
 use super::url::Credentials;
 use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How to reach a server: who one is, how long to wait, how often to try again.
@@ -39,7 +41,11 @@ pub struct RemoteOptions {
     pub(crate) heartbeat: Duration,
     pub(crate) max_item: usize,
     pub(crate) user_agent: String,
+    pub(crate) addresses: Option<Addresses>,
 }
+
+/// Says which addresses may be connected to.
+pub(crate) type Addresses = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
 /// Who one is.
 #[derive(Clone)]
@@ -70,6 +76,7 @@ impl Default for RemoteOptions {
             heartbeat: Duration::from_secs(10),
             max_item: 128 << 20,
             user_agent: concat!("settee/", env!("CARGO_PKG_VERSION")).to_owned(),
+            addresses: None,
         }
     }
 }
@@ -208,6 +215,17 @@ impl RemoteOptions {
     /// What the client calls itself. `settee/VERSION` unless set.
     pub fn user_agent(mut self, user_agent: impl Into<String>) -> RemoteOptions {
         self.user_agent = user_agent.into();
+        self
+    }
+
+    /// Talks only to addresses that this lets through, whatever a name stands for by the time it is
+    /// looked up and wherever a server redirects to. For programs that are told by others where to
+    /// connect to. Of a proxy it is the proxy's address that counts.
+    pub fn only_addresses(
+        mut self,
+        allowed: impl Fn(IpAddr) -> bool + Send + Sync + 'static,
+    ) -> RemoteOptions {
+        self.addresses = Some(Arc::new(allowed));
         self
     }
 }

@@ -124,7 +124,9 @@ impl Remote {
     /// Sets a value of the configuration; returns the old one, empty if there was none.
     pub async fn set_config(&self, section: &str, key: &str, value: &str) -> Result<String> {
         let call = Call::put(self.config_path(section, key).await?);
-        self.http.fetch(call.json(Value::from(value).to_string())).await
+        // A second time the old value would be the new one.
+        let call = call.json(Value::from(value).to_string()).repeat(Repeat::Unsent);
+        self.http.fetch(call).await
     }
 
     /// Removes a value from the configuration; returns what it was.

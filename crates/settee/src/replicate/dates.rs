@@ -29,8 +29,8 @@ pub(crate) fn rfc1123(micros: u64) -> String {
     format!("{}, {day:02} {month} {year} {hour:02}:{minute:02}:{second:02} GMT", DAYS[week_day])
 }
 
-/// `1994-11-06T08:49:37Z`, as in the documents of `_replicator`.
-pub(crate) fn rfc3339(micros: u64) -> String {
+/// A point in time, in microseconds since 1970, as text: `1994-11-06T08:49:37Z`.
+pub fn rfc3339(micros: u64) -> String {
     let (year, month, day, hour, minute, second, _) = civil(micros);
     format!("{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }

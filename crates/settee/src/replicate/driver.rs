@@ -12,10 +12,10 @@
 use super::backoff::is_transient;
 use super::checkpoint::Checkpoint;
 use super::events::{Control, ReplicationEvent, ReplicationResult, ReplicationStatus, same_error};
-use super::id::Identity;
+use super::id::replication_id;
 use super::transfer::{Batch, Done, Transfer};
 use super::{Call, ReplicateOptions};
-use crate::adapter::{Adapter, ChangesStream, Location};
+use crate::adapter::{Adapter, ChangesStream};
 use crate::env::{self, Sleep};
 use futures_core::future::BoxFuture;
 use futures_util::future::{Either, select};
@@ -73,20 +73,7 @@ impl Driver {
 
     async fn attempts(&self) -> Result<ReplicationResult> {
         let start_time = env::now_micros();
-        let (source, target) = (self.source.location(), self.target.location());
-        let here = match (&target, &source) {
-            (Location::Local { place, .. }, _) | (_, Location::Local { place, .. }) => place,
-            _ => "",
-        };
-        let replication_id = Identity {
-            place: self.options.place.as_deref().unwrap_or(here),
-            source: &source,
-            target: &target,
-            filter: &self.options.filter,
-            winning_revs_only: self.options.winning_revs_only,
-            since: self.options.since.as_ref(),
-        }
-        .base_id();
+        let replication_id = replication_id(&*self.source, &*self.target, &self.options);
         let mut failures = 0;
         let mut reached = None;
         let ended = loop {

@@ -116,6 +116,11 @@ impl ReplicationResult {
         });
         if self.no_changes {
             reply["no_changes"] = Value::Bool(true);
+        } else if let ([], Value::Object(reply), Ok(Value::Object(counters))) =
+            (&self.history[..], &mut reply, serde_json::to_value(self.counters))
+        {
+            // Without checkpoints there is no history to say it.
+            reply.extend(counters);
         }
         reply
     }

@@ -4,7 +4,8 @@
 //! The scheme is version 4 of CouchDB's: the MD5 of an Erlang term in external format. Checkpoints
 //! that a CouchDB left behind are found by a place that took over its UUID.
 
-use crate::adapter::Location;
+use super::ReplicateOptions;
+use crate::adapter::{Adapter, Location};
 use crate::env::hex;
 use md5::{Digest as _, Md5};
 use serde_json::Value;
@@ -13,6 +14,28 @@ use settee_core::wire::Seq;
 
 /// The version of the scheme, as checkpoints name it.
 pub(crate) const VERSION: u64 = 4;
+
+/// The name of a replication of two databases.
+pub(crate) fn replication_id(
+    source: &dyn Adapter,
+    target: &dyn Adapter,
+    options: &ReplicateOptions,
+) -> String {
+    let (source, target) = (source.location(), target.location());
+    let here = match (&target, &source) {
+        (Location::Local { place, .. }, _) | (_, Location::Local { place, .. }) => place,
+        _ => "",
+    };
+    Identity {
+        place: options.place.as_deref().unwrap_or(here),
+        source: &source,
+        target: &target,
+        filter: &options.filter,
+        winning_revs_only: options.winning_revs_only,
+        since: options.since.as_ref(),
+    }
+    .base_id()
+}
 
 /// What makes a replication the same as another.
 pub(crate) struct Identity<'a> {

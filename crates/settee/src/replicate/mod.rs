@@ -28,7 +28,7 @@
 mod background;
 mod backoff;
 mod checkpoint;
-pub(crate) mod dates;
+mod dates;
 mod driver;
 mod events;
 mod id;
@@ -36,6 +36,7 @@ mod sync;
 mod transfer;
 
 pub use backoff::Backoff;
+pub use dates::rfc3339;
 pub use events::{
     Counters, Denied, Progress, ReplicationEvent, ReplicationResult, ReplicationStatus,
 };
@@ -211,6 +212,24 @@ impl Replication {
     pub fn timeout(mut self, timeout: Duration) -> Replication {
         self.options.timeout = timeout;
         self
+    }
+
+    /// How often one batch is tried again before the replication has failed.
+    pub fn retries(mut self, retries: u32) -> Replication {
+        self.options.retries = retries;
+        self
+    }
+
+    /// The id of the place that runs this, instead of that of the database in this process.
+    pub fn place(mut self, place: impl Into<String>) -> Replication {
+        self.options.place = Some(place.into());
+        self
+    }
+
+    /// The replication's id: that of every replication of these databases with these options, and
+    /// of no other. Its checkpoints bear it.
+    pub fn id(&self) -> String {
+        id::replication_id(&*self.source, &*self.target, &self.options)
     }
 
     /// The future that does it all, and the handle to it. For executors of one's own; others use

@@ -152,29 +152,3 @@ impl Check<'_> {
         Ok(())
     }
 }
-
-/// Reduces the whole of a tree from its rows, and compares that with what its nodes say.
-#[cfg(test)]
-pub(crate) fn check_reductions(
-    tree: &super::tree::Tree,
-    reducer: &super::reduce::Reducer,
-) -> Result<()> {
-    let Some(root) = tree.root()? else { return Ok(()) };
-    let mut todo = vec![(root.id, root.reduction.to_vec())];
-    while let Some((id, said)) = todo.pop() {
-        let node = tree.node(id)?;
-        let mut reduced = reducer.start();
-        match node.level {
-            0 => reduced.rows(&node, (0, node.len()))?,
-            _ => {
-                for i in 0..node.len() {
-                    let child = node.child(i)?;
-                    reduced.child(&node, &child)?;
-                    todo.push((child.id, child.reduction.to_vec()));
-                }
-            }
-        }
-        assert_eq!(reduced.store(), said, "node {id}");
-    }
-    Ok(())
-}

@@ -203,14 +203,15 @@ pub(crate) async fn compact(inner: &Arc<Inner>, shared: &Arc<Shared>, ddoc: &str
     Ok(())
 }
 
+/// What a transaction does to an index's state.
+type Change = Box<dyn FnOnce(&mut Tx<'_>, &mut IndexState) -> Result<()> + Send>;
+
 /// Writes an index's tree anew, from its rows in order.
 fn rewrite(inner: &Arc<Inner>, index: &Index) -> Result<()> {
     let _writer = index.writer.lock().unwrap_or_else(PoisonError::into_inner);
     let snapshot = inner.store.snapshot();
     let Some(old) = index.state(&snapshot)?.filter(|state| state.ready) else { return Ok(()) };
-    let change = |known: &IndexState,
-                  change: Box<dyn FnOnce(&mut Tx<'_>, &mut IndexState) -> Result<()> + Send>|
-     -> Result<IndexState> {
+    let change = |known: &IndexState, change: Change| -> Result<IndexState> {
         let (state_key, known) = (index.state_key(), known.clone());
         inner.store.transact(Durability::Deferred, move |tx| -> Result<IndexState> {
             state::unchanged(tx, &state_key, &known)?;

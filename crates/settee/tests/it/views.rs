@@ -19,6 +19,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+/// A row of the model: key, document, value.
+type Emitted = (Value, String, Value);
+
 /// `emits` of a document is a list of keys and values to emit.
 fn map(doc: &Document, emitter: &mut Emitter) {
     for row in doc.get("emits").as_ref().and_then(Value::as_array).into_iter().flatten() {
@@ -160,9 +163,6 @@ impl Answered {
         }
     }
 }
-
-/// Key, id and value.
-type Emitted = (Value, String, Value);
 
 /// What the model knows: the rows, in order.
 struct Naive {

@@ -1,4 +1,20 @@
-//! The HTTP client. `conformance` runs the testkit's list through it.
+//! The HTTP client.
+//!
+//! - `conformance`: the testkit's list, through the client.
+//! - `hostile`: replies that no server should give.
+//! - `lines`: lines that break, servers that come and go.
+//! - `old`: servers that know less than ours, or say it in other words.
+//! - `pouchdb`: a foreign server, where there is one.
+//! - `secrets`: who is told one's credentials, and who is not.
+//! - `server`: what a server knows beyond its databases.
 
 mod conformance;
+mod fake;
+mod hostile;
+mod line;
+mod lines;
+mod old;
+mod pouchdb;
+mod secrets;
+mod server;
 mod site;

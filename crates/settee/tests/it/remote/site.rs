@@ -3,8 +3,9 @@
 use settee::adapter::Host;
 use settee::local::Local;
 use settee::remote::{Remote, RemoteOptions};
-use settee_server::{Config, ConfigSource, Server};
+use settee_server::{Config, ConfigSource, Server, Tls};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -25,6 +26,17 @@ impl Site {
     }
 
     pub(crate) async fn over(local: Local, address: &str) -> Site {
+        Site::serve(local, address, |server| server).await
+    }
+
+    /// A server with the certificate in `tls`, which is `localhost`'s and 127.0.0.1's.
+    pub(crate) async fn over_tls() -> Site {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/remote/tls");
+        let tls = Tls::open(&dir.join("server.pem"), &dir.join("server.key")).unwrap();
+        Site::serve(Local::memory().unwrap(), "127.0.0.1:0", |server| server.with_tls(tls)).await
+    }
+
+    async fn serve(local: Local, address: &str, with: impl FnOnce(Server) -> Server) -> Site {
         let mut source = ConfigSource::default();
         for (section, key, value) in
             [("chttpd_auth", "iterations", "10"), ("admins", "root", "secret")]
@@ -34,7 +46,7 @@ impl Site {
         let config = Config::open(source).unwrap();
         config.hash_plain_admins();
         let host: Arc<dyn Host> = Arc::new(local.clone());
-        let server = Server::new(host, config);
+        let server = with(Server::new(host, config));
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
