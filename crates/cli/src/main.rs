@@ -24,6 +24,7 @@ enum Subcommands {
     Check(cmd::check::Check),
     Compact(cmd::compact::Compact),
     Replicate(cmd::replicate::Replicate),
+    Sync(cmd::sync::Sync),
 }
 
 /// Why a command failed, in words for the terminal.
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         Subcommands::Check(check) => check.run(),
         Subcommands::Compact(compact) => compact.run(),
         Subcommands::Replicate(replicate) => replicate.run(),
+        Subcommands::Sync(sync) => sync.run(),
     };
     outcome.unwrap_or_else(|failure| {
         let _ = writeln!(std::io::stderr(), "settee: {failure}");

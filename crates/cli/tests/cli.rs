@@ -44,6 +44,7 @@ fn assert_fails(output: &Output, code: i32, words: &str) {
 struct Serving {
     process: Child,
     stdout: BufReader<ChildStdout>,
+    scheme: String,
     port: u16,
 }
 
@@ -54,9 +55,11 @@ impl Serving {
         let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(process.stdout.take().unwrap());
         let line = line(&mut stdout);
-        let address = line.strip_prefix("Settee 0.1.0 is listening on http://127.0.0.1:").unwrap();
-        let port = address.trim_end().strip_suffix('/').unwrap().parse().unwrap();
-        Serving { process, stdout, port }
+        let address = line.strip_prefix("Settee 0.1.0 is listening on ").unwrap();
+        let (scheme, port) = address.split_once("://127.0.0.1:").unwrap();
+        let scheme = scheme.to_owned();
+        let port = port.trim_end().strip_suffix('/').unwrap().parse().unwrap();
+        Serving { process, stdout, scheme, port }
     }
 
     /// The status of a request.
@@ -163,6 +166,35 @@ fn what_cannot_be_served_is_said_in_words() {
     assert_fails(&run(&["serve", "--data", "file"], dir.path()), 1, "file cannot be opened");
 }
 
+#[tokio::test]
+async fn with_a_certificate_the_server_speaks_tls_and_nothing_else() {
+    use settee::remote::{Remote, RemoteOptions};
+    let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("../settee/tests/it/remote/tls");
+    let path = |name: &str| keys.join(name).to_str().unwrap().to_owned();
+    let (certificate, key) = (path("server.pem"), path("server.key"));
+    let dir = dir();
+    let flags = ["--admin", "a:b", "--tls-cert", &certificate, "--tls-key", &key];
+    let server = Serving::start(dir.path(), &flags);
+    assert_eq!(server.scheme, "https");
+    let url = format!("https://a:b@127.0.0.1:{}", server.port);
+    let ca = std::fs::read(path("ca.pem")).unwrap();
+    let trusting = Remote::connect(&url, &RemoteOptions::new().ca_pem(ca)).unwrap();
+    let couch = settee::Couch::from_host(std::sync::Arc::new(trusting));
+    let db = couch.create("db").await.unwrap();
+    db.put_at("a", "{}").await.unwrap();
+    assert!(db.contains("a").await.unwrap());
+
+    let strict = Remote::connect(&url, &RemoteOptions::new().retries(0)).unwrap();
+    let strict = settee::Couch::from_host(std::sync::Arc::new(strict));
+    assert!(strict.exists("db").await.is_err(), "nobody vouches for this certificate");
+    let clear = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+    (&clear).write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    let mut reply = Vec::new();
+    let _ = (&clear).read_to_end(&mut reply);
+    assert!(!reply.starts_with(b"HTTP"), "an answer in clear");
+    assert_eq!(server.stop(), Some(0));
+}
+
 #[test]
 fn a_directory_is_checked_and_compacted() {
     let dir = dir();
@@ -204,6 +236,19 @@ fn replicate_between_directories_and_servers() {
     // Between databases of one directory, and back to the server.
     let again = run(&["replicate", "--create-target", "data/copy", "data/other"], dir.path());
     assert!(again.status.success(), "{again:?}");
+    let both = run(&["sync", "--data", "data", "copy", "other"], dir.path());
+    assert!(both.status.success(), "{both:?}");
+    let said = String::from_utf8_lossy(&both.stdout);
+    assert!(said.contains("push: complete: 0 documents read"), "{said}");
+    assert!(said.contains("pull: complete: 0 documents read"), "{said}");
+    let some = ["replicate", "--create-target", "--doc-id", "x", "data/copy", "data/some"];
+    let some = run(&some, dir.path());
+    assert_eq!(
+        String::from_utf8_lossy(&some.stdout),
+        "complete: 0 documents read, 0 written, 0 refused\n"
+    );
+    let odd = ["replicate", "--selector", "{", "data/copy", "data/some"];
+    assert_fails(&run(&odd, dir.path()), 1, "The selector is no JSON");
     let pushed = format!("http://{login}@127.0.0.1:{port}/pushed");
     let refused = run(&["replicate", "data/other", &pushed], dir.path());
     assert_fails(&refused, 1, "The target pushed does not exist.");

@@ -17,6 +17,7 @@ pub mod options;
 pub mod rev;
 pub mod rev_tree;
 pub mod selector;
+pub mod time;
 pub mod wire;
 
 pub use attachment::{Attachment, AttachmentData, Digest, Encoding};

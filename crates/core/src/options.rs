@@ -7,8 +7,10 @@ use crate::attachment::{Digest, Encoding};
 use crate::rev::Rev;
 use crate::selector::Selector;
 use crate::wire::Seq;
+use serde_json::{Map, Value};
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// When a write is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -229,6 +231,9 @@ pub enum Since {
     Now,
     /// Behind this one.
     Seq(Seq),
+    /// With the first change since then, or somewhat earlier: when changes were made is known
+    /// roughly, the better the less time has passed.
+    Time(SystemTime),
 }
 
 /// Which revisions a change lists.
@@ -253,6 +258,46 @@ pub enum Filter {
     Design,
     /// Those whose document matches.
     Selector(Arc<Selector>),
+    /// Those that a function of a design document lets through.
+    Function(Arc<FilterFunction>),
+}
+
+impl Filter {
+    /// A filter function of a design document, as `ddoc/name`, called without parameters.
+    pub fn function(name: impl Into<String>) -> Filter {
+        Filter::function_with(name, Map::new())
+    }
+
+    /// A filter function of a design document, as `ddoc/name`, and what it finds in `req.query`.
+    pub fn function_with(name: impl Into<String>, query: Map<String, Value>) -> Filter {
+        Filter::Function(Arc::new(FilterFunction { name: name.into(), query }))
+    }
+
+    /// Documents for which the map function of a view, as `ddoc/name`, emits something.
+    pub fn view(name: impl Into<String>) -> Filter {
+        let query = Map::from_iter([("view".to_owned(), Value::String(name.into()))]);
+        Filter::function_with(FilterFunction::VIEW, query)
+    }
+}
+
+/// A function of a design document that filters changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilterFunction {
+    /// The function as `ddoc/name`, or [`FilterFunction::VIEW`].
+    pub name: String,
+    /// What the function finds in `req.query`; the member `view` says whose map function is meant
+    /// by [`FilterFunction::VIEW`].
+    pub query: Map<String, Value>,
+}
+
+impl FilterFunction {
+    /// The filter that asks whether a view's map function emits something.
+    pub const VIEW: &'static str = "_view";
+
+    /// The view that is asked.
+    pub fn view(&self) -> Option<&str> {
+        (self.name == FilterFunction::VIEW).then(|| self.query.get("view")?.as_str()).flatten()
+    }
 }
 
 /// How to read changes.

@@ -11,8 +11,10 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 
+mod aging;
 mod read;
 
+pub use aging::{AutoPurge, TimeBin, TimeSeqReply, Ttl, TtlError, period};
 pub use read::{BulkResult, parse_bulk_get_result, row_error};
 
 /// An update sequence: a dense number in a local database, opaque text from a remote one.

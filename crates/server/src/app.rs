@@ -2,15 +2,15 @@
 
 use crate::auth::{Authenticator, UserStore};
 use crate::config::Config;
-use crate::replications::Replications;
+use crate::replication::{Jobs, Replicator};
 use crate::routes::Routes;
 use crate::stats::Stats;
 use crate::tasks::Tasks;
 use settee::adapter::Host;
 use settee::design::Validator;
-use settee::script::JsEngine;
-use std::sync::Arc;
+use settee::script::{JsEngine, ScriptEngine};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Once};
 use std::time::Instant;
 use tokio::sync::watch;
 
@@ -22,18 +22,23 @@ pub(crate) struct App {
     pub(crate) routes: Routes,
     pub(crate) stats: Stats,
     pub(crate) tasks: Tasks,
-    pub(crate) replications: Arc<Replications>,
-    /// Runs the `validate_doc_update` functions of design documents.
+    pub(crate) jobs: Arc<Jobs>,
+    pub(crate) replicator: Arc<Replicator>,
+    /// Runs the functions of design documents.
+    pub(crate) script: Arc<dyn ScriptEngine>,
+    /// Calls those of them that validate.
     pub(crate) validator: Arc<Validator>,
     pub(crate) started: Instant,
     /// Turns true when the server is to stop.
     closing: watch::Sender<bool>,
+    begun: Once,
     /// Bytes of request bodies in memory.
     buffered: AtomicU64,
 }
 
 impl App {
     pub(crate) fn new(host: Arc<dyn Host>, config: Config, users: Arc<dyn UserStore>) -> App {
+        let script: Arc<dyn ScriptEngine> = Arc::new(JsEngine::new(config.live().script_options()));
         App {
             host,
             auth: Authenticator::new(users),
@@ -41,17 +46,28 @@ impl App {
             routes: Routes::new(),
             stats: Stats::default(),
             tasks: Tasks::default(),
-            replications: Arc::default(),
-            validator: Arc::new(Validator::new(Arc::new(JsEngine::default()))),
+            jobs: Arc::default(),
+            replicator: Arc::default(),
+            validator: Arc::new(Validator::new(script.clone())),
+            script,
             started: Instant::now(),
             closing: watch::Sender::new(false),
+            begun: Once::new(),
             buffered: AtomicU64::new(0),
         }
     }
 
+    /// Begins what the server does without being asked. Takes effect once.
+    pub(crate) fn begin(self: &Arc<App>) {
+        self.begun.call_once(|| {
+            tokio::spawn(Replicator::run(self));
+        });
+    }
+
     /// Ends open feeds and replications, so that their connections can end.
     pub(crate) fn close(&self) {
-        self.replications.close();
+        self.replicator.close();
+        self.jobs.close();
         self.closing.send_replace(true);
     }
 
@@ -71,5 +87,12 @@ impl App {
 
     pub(crate) fn release(&self, bytes: u64) {
         self.buffered.fetch_sub(bytes, Relaxed);
+    }
+}
+
+impl Drop for App {
+    fn drop(&mut self) {
+        self.replicator.close();
+        self.jobs.close();
     }
 }

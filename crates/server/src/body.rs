@@ -2,6 +2,7 @@
 
 use crate::call::Call;
 use axum::body::{Body, Bytes};
+use axum::http::Method;
 use axum::http::header::{self, HeaderMap};
 use bytes::BytesMut;
 use futures_util::stream::{self, StreamExt as _};
@@ -54,8 +55,9 @@ impl Incoming {
         self.millis.load(Relaxed)
     }
 
-    pub(crate) fn held(&self) -> u64 {
-        self.held.load(Relaxed)
+    /// How many of its bytes counted as held in memory, which they do no longer.
+    pub(crate) fn let_go(&self) -> u64 {
+        self.held.swap(0, Relaxed)
     }
 
     /// The length the client announced.
@@ -132,6 +134,16 @@ impl Call {
     /// The whole body.
     pub(crate) async fn bytes(&self) -> Result<Bytes> {
         self.collect(self.live.max_request).await
+    }
+
+    /// The body as a function of a design document gets it: a text, and none where the method has
+    /// none. It may be as long as a document.
+    pub(crate) async fn text(&self) -> Result<Option<String>> {
+        if self.method == Method::GET {
+            return Ok(None);
+        }
+        let bytes = self.collect(self.live.max_document).await?;
+        Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
     }
 
     /// The whole body of a request that needs no rights.

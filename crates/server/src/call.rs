@@ -11,12 +11,13 @@ use crate::listen::Peer;
 use crate::query::Query;
 use crate::reply::{self, Response};
 use crate::routes::Found;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::ConnectInfo;
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::http::request::Parts;
 use axum::http::{Method, Request, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use settee::design;
 use settee_core::{Error, ErrorKind, Result};
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -47,7 +48,10 @@ pub(crate) struct Call {
     pub(crate) parts: Parts,
     pub(crate) query: Query,
     pub(crate) peer: Peer,
-    pub(crate) body: Incoming,
+    pub(crate) body: Arc<Incoming>,
+    rewrites: u32,
+    /// The path's segments as the client asked for it, where it has been rewritten.
+    requested_path: Option<Vec<String>>,
     id: String,
     params: Vec<(&'static str, String)>,
     route: &'static str,
@@ -55,6 +59,16 @@ pub(crate) struct Call {
 }
 
 impl Call {
+    /// How often this request has been rewritten.
+    pub(crate) fn rewrites(&self) -> u32 {
+        self.rewrites
+    }
+
+    /// The path's segments as the client asked for it, where it has been rewritten.
+    pub(crate) fn requested_path(&self) -> Option<&[String]> {
+        self.requested_path.as_deref()
+    }
+
     /// A parameter of the route, decoded; empty if the route has no such parameter.
     pub(crate) fn param(&self, name: &str) -> &str {
         self.params.iter().find(|param| param.0 == name).map_or("", |param| &param.1)
@@ -135,7 +149,7 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        self.app.release(self.body.held());
+        self.app.release(self.body.let_go());
     }
 }
 
@@ -147,13 +161,16 @@ pub(crate) fn encode(segment: &str) -> String {
 /// Answers a request. Never fails: what goes wrong becomes a reply.
 pub(crate) async fn handle(app: Arc<App>, request: Request<Body>) -> Response {
     let began = Instant::now();
+    app.begin();
     let (parts, body) = request.into_parts();
     let live = app.config.live();
     let call = Call {
         method: effective_method(&parts),
         query: Query::parse(parts.uri.query().unwrap_or_default()),
         peer: peer(&parts),
-        body: Incoming::new(body, &parts.headers),
+        body: Arc::new(Incoming::new(body, &parts.headers)),
+        rewrites: 0,
+        requested_path: None,
         id: request_id(&parts.headers),
         params: Vec::new(),
         route: "",
@@ -184,12 +201,16 @@ async fn answer(mut call: Call) -> (Arc<Call>, Result<Response>) {
         Ok(user) => call.user = OnceLock::from(user),
         Err(error) => return (Arc::new(call), Err(error)),
     }
+    match segments(&call) {
+        Ok(segments) => dispatch(call, &segments).await,
+        Err(error) => (Arc::new(call), Err(error)),
+    }
+}
+
+/// To the endpoint of a path.
+async fn dispatch(mut call: Call, segments: &[String]) -> (Arc<Call>, Result<Response>) {
     let app = call.app.clone();
-    let segments = match segments(&call) {
-        Ok(segments) => segments,
-        Err(error) => return (Arc::new(call), Err(error)),
-    };
-    match app.routes.find(&segments, &call.method) {
+    match app.routes.find(segments, &call.method) {
         Found::Endpoint { endpoint, route, params } => {
             (call.route, call.params) = (route, params);
             let call = Arc::new(call);
@@ -199,6 +220,47 @@ async fn answer(mut call: Call) -> (Arc<Call>, Result<Response>) {
         Found::OtherMethods(allow) => (Arc::new(call), Ok(reply::method_not_allowed(allow))),
         Found::Nothing => (Arc::new(call), Err(Error::missing())),
     }
+}
+
+/// Answers what a request has been rewritten to, for the same user. Its rights are checked again.
+/// Without a `body` of its own it has that of the original.
+pub(crate) async fn rewritten(
+    call: &Call,
+    target: design::Request,
+    body: Option<Bytes>,
+) -> Result<Response> {
+    let bad = |_| Error::new(ErrorKind::BadRequest, "bad rewrite").with_name("rewrite_error");
+    let mut parts = call.parts.clone();
+    parts.uri = target.raw_path.parse().map_err(|_| bad(()))?;
+    parts.method = Method::from_bytes(target.method.as_bytes()).map_err(|_| bad(()))?;
+    parts.headers.clear();
+    for (name, value) in &target.headers {
+        let name = HeaderName::try_from(name).map_err(|_| bad(()))?;
+        parts.headers.append(name, reply::header_value(value)?);
+    }
+    let body = match body {
+        None => call.body.clone(),
+        Some(bytes) => {
+            parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+            Arc::new(Incoming::new(Body::from(bytes), &parts.headers))
+        }
+    };
+    let next = Call {
+        app: call.app.clone(),
+        live: call.live.clone(),
+        method: if parts.method == Method::HEAD { Method::GET } else { parts.method.clone() },
+        query: Query::parse(parts.uri.query().unwrap_or_default()),
+        peer: call.peer,
+        body,
+        rewrites: call.rewrites + 1,
+        requested_path: Some(target.requested_path),
+        id: call.id.clone(),
+        params: Vec::new(),
+        route: "",
+        user: OnceLock::from(call.user().clone()),
+        parts,
+    };
+    dispatch(next, &target.path).await.1
 }
 
 fn check_address(call: &Call) -> Result<()> {
@@ -246,7 +308,7 @@ async fn authenticate(call: &Call) -> Result<User> {
 }
 
 /// The path's segments, decoded. Empty ones do not count, as in CouchDB.
-fn segments(call: &Call) -> Result<Vec<String>> {
+pub(crate) fn segments(call: &Call) -> Result<Vec<String>> {
     let plus = call.live.decode_plus_to_space;
     let decode = |segment: &str| {
         let spaced = if plus { segment.replace('+', " ") } else { segment.to_owned() };

@@ -7,6 +7,7 @@
 use crate::auth::password::{PasswordHash, Prf};
 use crate::auth::random_hex;
 use crate::cors::Cors;
+use settee::script::ScriptOptions;
 use settee_core::{Error, ErrorKind, Result};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
@@ -43,16 +44,24 @@ const DEFAULTS: &[(&str, &str, &str)] = &[
     ("chttpd_auth_lockout", "mode", "enforce"),
     ("chttpd_auth_lockout", "threshold", "5"),
     ("cors", "credentials", "false"),
+    ("couch_auto_purge_plugin", "repeat", "1_hour"),
     ("couchdb", "default_security", "admin_only"),
     ("couchdb", "max_attachment_size", "1073741824"),
     ("couchdb", "max_document_size", "8000000"),
+    ("couchdb", "os_process_timeout", "5000"),
     ("couchdb", "single_node", "true"),
     ("couchdb", "users_db_security_editable", "false"),
     ("csp", "attachments_enable", "true"),
     ("csp", "attachments_header_value", "sandbox"),
+    ("csp", "showlist_enable", "true"),
+    ("csp", "showlist_header_value", "sandbox"),
     ("httpd", "bind_address", "127.0.0.1"),
     ("log", "level", "info"),
+    ("query_server_config", "reduce_limit", "true"),
     ("replicator", "max_jobs", "500"),
+    ("replicator", "retry_max_wait", "3600000"),
+    ("replicator", "retry_wait", "5000"),
+    ("replicator", "update_docs", "true"),
     ("settee", "body_timeout", "60000"),
     ("settee", "compress_replies", "true"),
     ("settee", "header_timeout", "60000"),
@@ -75,6 +84,7 @@ const WRITABLE_SECTIONS: &[&str] = &[
     "chttpd_auth",
     "chttpd_auth_lockout",
     "cors",
+    "couch_auto_purge_plugin",
     "couch_httpd_auth",
     "couch_peruser",
     "couchdb",
@@ -147,6 +157,20 @@ pub struct ConfigSource {
     pub data_dir: Option<PathBuf>,
     /// Settings of this start: section, key, value.
     pub overrides: Vec<(String, String, String)>,
+}
+
+impl ConfigSource {
+    /// The bounds on functions of design documents that the configuration sets: `os_process_timeout`
+    /// of `couchdb`, in milliseconds, and `reduce_limit`, `reduce_limit_threshold` and
+    /// `reduce_limit_ratio` of `query_server_config`. They hold from the server's start on. Nothing
+    /// is written.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::open`].
+    pub fn script_options(&self) -> Result<ScriptOptions> {
+        Ok(Live::new(&Layers::load(self)?.values, None).script_options())
+    }
 }
 
 /// The configuration of a running server.
@@ -475,6 +499,20 @@ impl Live {
         match self.get(section, key).map(str::trim) {
             Some("infinity") => u64::MAX,
             value => value.and_then(|value| value.parse().ok()).unwrap_or(default),
+        }
+    }
+
+    pub(crate) fn script_options(&self) -> ScriptOptions {
+        let section = "query_server_config";
+        let usual = ScriptOptions::default();
+        let threshold = self.number(section, "reduce_limit_threshold", 5000);
+        let ratio = self.get(section, "reduce_limit_ratio").and_then(|ratio| ratio.parse().ok());
+        ScriptOptions {
+            timeout: self.millis("couchdb", "os_process_timeout", 5000),
+            reduce_limit: self.get(section, "reduce_limit") != Some("false"),
+            reduce_limit_threshold: usize::try_from(threshold).unwrap_or(usize::MAX),
+            reduce_limit_ratio: ratio.unwrap_or(usual.reduce_limit_ratio),
+            ..usual
         }
     }
 

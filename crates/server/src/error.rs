@@ -12,9 +12,15 @@ pub(crate) fn reply(call: &Call, error: &Error) -> Response {
     let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut body = ErrorBody::from(error);
     if error.kind() == ErrorKind::Internal {
-        tracing::error!(?error, path = call.parts.uri.path(), "request failed");
-        // The cause may name files or addresses; whoever runs the server finds it in the log.
-        body.reason = Some("Internal error. The server's log says more.".to_owned());
+        let path = call.parts.uri.path();
+        // One with a name of its own is the failure of a function of a design document.
+        if error.name() == ErrorKind::Internal.name() {
+            tracing::error!(?error, path, "request failed");
+            // The cause may name files or addresses; whoever runs the server finds it in the log.
+            body.reason = Some("Internal error. The server's log says more.".to_owned());
+        } else {
+            tracing::warn!(%error, path, "a function failed");
+        }
     }
     let text = serde_json::to_vec(&body).unwrap_or_default();
     let mut reply = reply::json_text(status, text);

@@ -10,12 +10,14 @@
 
 mod app;
 mod auth;
+mod auto_purge;
 mod body;
 mod call;
 mod config;
 mod cors;
 mod error;
 mod feed;
+mod functions;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gzip;
@@ -24,7 +26,7 @@ mod log;
 mod multipart;
 mod query;
 mod related;
-mod replications;
+mod replication;
 mod reply;
 mod routes;
 mod stats;

@@ -1,6 +1,7 @@
 //! The network side: accepts connections, in clear or over TLS, within limits, until told to stop.
 
 use crate::app::App;
+use crate::auto_purge;
 use crate::call;
 use axum::body::Body;
 use axum::http::Request;
@@ -96,12 +97,14 @@ pub(crate) async fn serve(
     tls: Option<Tls>,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
+    app.begin();
     let live = app.config.live();
     let max = live.number("settee", "max_connections", 65_536);
     let slots = Arc::new(Semaphore::new(
         usize::try_from(max).unwrap_or(Semaphore::MAX_PERMITS).min(Semaphore::MAX_PERMITS),
     ));
     let mut connections = JoinSet::new();
+    let purging = tokio::spawn(auto_purge::run(app.clone()));
     let mut shutdown = pin!(shutdown);
     loop {
         let accepted = tokio::select! {
@@ -126,12 +129,13 @@ pub(crate) async fn serve(
         });
     }
     drop(listener);
+    purging.abort();
     app.close();
     let all_done = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(GRACE, all_done).await.is_err() {
         tracing::warn!("some requests took too long to end and were broken off");
     }
-    app.replications.ended().await;
+    app.jobs.ended().await;
     Ok(())
 }
 

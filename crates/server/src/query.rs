@@ -7,6 +7,7 @@ use settee_core::json;
 use settee_core::options::{
     AllDocsOptions, ChangesOptions, GetOptions, OpenRevs, Since, Style, Update, ViewOptions,
 };
+use settee_core::time;
 use settee_core::wire::Seq;
 use settee_core::{Error, Result, Rev};
 use std::time::Duration;
@@ -34,6 +35,11 @@ impl Query {
     /// A revision, if one is given.
     pub(crate) fn rev(&self) -> Result<Option<Rev>> {
         self.get("rev").map(str::parse).transpose()
+    }
+
+    /// Every parameter, as it came.
+    pub(crate) fn texts(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     pub(crate) fn pairs(&self) -> impl Iterator<Item = (&str, Param<'_>)> {
@@ -560,7 +566,7 @@ impl ChangesQuery {
             // A browser that reconnects says where it was.
             since = last_event_id.or(since);
         }
-        parsed.options.since = since.map_or(Since::Start, parse_since);
+        parsed.options.since = since.map_or(Ok(Since::Start), parse_since)?;
         parsed.options.live = parsed.feed != Feed::Normal;
         Ok(parsed)
     }
@@ -574,16 +580,27 @@ fn natural(value: &str, negative: &'static str, invalid: &'static str) -> Result
 }
 
 /// Where a feed begins. Sequences come back as they were written, or as JSON.
-pub(crate) fn parse_since(text: &str) -> Since {
+/// What looks like a time must be one.
+pub(crate) fn parse_since(text: &str) -> Result<Since> {
     let text = text.trim_matches('"');
-    match text {
+    Ok(match text {
         "now" => Since::Now,
         "" | "0" | "null" => Since::Start,
+        _ if looks_like_time(text) => match time::parse_rfc3339(text) {
+            Some(time) => Since::Time(time),
+            None => return Err(Error::bad_request("invalid_time_format")),
+        },
         _ => match text.parse() {
             Ok(number) => Since::Seq(Seq::Number(number)),
             Err(_) => Since::Seq(Seq::Opaque(text.to_owned())),
         },
-    }
+    })
+}
+
+/// Whether it is `....-..-..T..:..:..Z`.
+fn looks_like_time(text: &str) -> bool {
+    let marks = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':'), (19, b'Z')];
+    text.len() == 20 && marks.iter().all(|&(place, mark)| text.as_bytes()[place] == mark)
 }
 
 /// `_db_updates`.
@@ -617,11 +634,13 @@ impl UpdatesQuery {
             Feed::EventSource => last_event_id.or(query.get("since")),
             _ => query.get("since"),
         };
-        let since = match parse_since(since.unwrap_or_default()) {
+        let since = match parse_since(since.unwrap_or_default())? {
             Since::Start => Some(0),
             Since::Now => None,
             Since::Seq(Seq::Number(number)) => Some(number),
-            Since::Seq(Seq::Opaque(_)) => return Err(Error::bad_request("Malformed sequence")),
+            Since::Seq(Seq::Opaque(_)) | Since::Time(_) => {
+                return Err(Error::bad_request("Malformed sequence"));
+            }
         };
         Ok(UpdatesQuery {
             feed,
@@ -672,9 +691,13 @@ mod tests {
 
     #[test]
     fn sequences_are_numbers_or_opaque() {
-        assert_eq!(parse_since("now"), Since::Now);
-        assert_eq!(parse_since("0"), Since::Start);
-        assert_eq!(parse_since("17"), Since::Seq(Seq::Number(17)));
-        assert_eq!(parse_since("\"17-abc\""), Since::Seq(Seq::Opaque("17-abc".into())));
+        assert_eq!(parse_since("now").unwrap(), Since::Now);
+        assert_eq!(parse_since("0").unwrap(), Since::Start);
+        let time = std::time::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        assert_eq!(parse_since("1994-11-06T08:49:37Z").unwrap(), Since::Time(time));
+        let error = parse_since("2025-01-01Txx:yy:00Z").unwrap_err();
+        assert_eq!((error.status(), error.reason()), (400, "invalid_time_format"));
+        assert_eq!(parse_since("17").unwrap(), Since::Seq(Seq::Number(17)));
+        assert_eq!(parse_since("\"17-abc\"").unwrap(), Since::Seq(Seq::Opaque("17-abc".into())));
     }
 }

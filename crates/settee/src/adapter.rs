@@ -12,8 +12,8 @@ use settee_core::options::{
     GetOptions, OpenRevs, ViewOptions, WriteOptions,
 };
 use settee_core::wire::{
-    ActiveTask, Change, DatabaseInfo, DesignInfo, DocRow, MissingRevs, Purged, RevResult,
-    RevsByDoc, Saved, Security, Seq, TempView, ViewRow, WriteResult,
+    ActiveTask, AutoPurge, Change, DatabaseInfo, DesignInfo, DocRow, MissingRevs, Purged,
+    RevResult, RevsByDoc, Saved, Security, Seq, TempView, TimeBin, ViewRow, WriteResult,
 };
 use settee_core::{Digest, Document, Encoding, Error, ErrorKind, Result, Rev};
 use std::collections::BTreeMap;
@@ -235,6 +235,20 @@ pub trait Adapter: Send + Sync + Debug + 'static {
 
     /// `PUT /{db}/_purged_infos_limit`.
     async fn set_purged_infos_limit(&self, limit: u64) -> Result<()>;
+
+    /// `GET /{db}/_auto_purge`: how long deleted documents are kept.
+    async fn auto_purge(&self) -> Result<AutoPurge>;
+
+    /// `PUT /{db}/_auto_purge`. Who purges is the server, or whoever calls
+    /// [`Database::purge_expired`](crate::Database::purge_expired).
+    async fn set_auto_purge(&self, settings: &AutoPurge) -> Result<()>;
+
+    /// `GET /{db}/_time_seq`: how many changes were made when, oldest first.
+    async fn time_seq(&self) -> Result<Vec<TimeBin>>;
+
+    /// `DELETE /{db}/_time_seq`: forgets when changes were made, and begins anew. Makes sense after
+    /// the clock was wrong.
+    async fn reset_time_seq(&self) -> Result<()>;
 
     /// `GET /{db}/_revs_limit`.
     async fn revs_limit(&self) -> Result<u64>;

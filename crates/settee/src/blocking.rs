@@ -22,7 +22,12 @@
 //! # Ok::<(), settee::Error>(())
 //! ```
 
-use crate::adapter::{AllDbsOptions, AttachmentReader, ByteStream, ChangesBatch, DbUpdate};
+use crate::adapter::{
+    Adapter, AllDbsOptions, AttachmentReader, ByteStream, ChangesBatch, DbUpdate,
+};
+use crate::replicate::{
+    Denied, Progress, ReplicateOptions, ReplicationEvent, ReplicationResult, SyncHandle, SyncResult,
+};
 use crate::{
     AttachmentBody, DocRef, FeedEvent, IntoDocument, Listing, Pending, Subscription, ViewResult,
 };
@@ -35,8 +40,8 @@ use settee_core::options::{
 };
 use settee_core::selector::Selector;
 use settee_core::wire::{
-    ActiveTask, Change, DatabaseInfo, DesignInfo, DocRow, MissingRevs, Purged, RevResult,
-    RevsByDoc, Saved, Security, Seq, TempView, ViewRow, WriteResult,
+    ActiveTask, AutoPurge, Change, DatabaseInfo, DesignInfo, DocRow, MissingRevs, Purged,
+    RevResult, RevsByDoc, Saved, Security, Seq, TempView, TimeBin, ViewRow, WriteResult,
 };
 use settee_core::{Digest, Document, Result, Rev};
 use std::collections::BTreeMap;
@@ -44,7 +49,9 @@ use std::fmt;
 use std::io::{self, BufRead, Read};
 use std::ops::RangeBounds;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
+use std::time::SystemTime;
 
 /// Methods that wait for their async twins.
 macro_rules! waiting {
@@ -92,6 +99,11 @@ impl Couch {
         crate::Couch::connect(url).map(Couch)
     }
 
+    /// [`Couch::replicate`](crate::Couch::replicate).
+    pub fn replicate(&self, source: &str, target: &str) -> Result<Replication> {
+        self.0.replicate(source, target).map(Replication)
+    }
+
     /// The same place, to be used from async code.
     pub fn as_async(&self) -> &crate::Couch {
         &self.0
@@ -117,6 +129,12 @@ impl Couch {
         uuid() -> String;
         events() -> Iter<DbUpdate>, Iter::new;
         db_updates(since: Option<u64>, live: bool) -> Iter<DbUpdate>, Iter::new;
+    }
+}
+
+impl From<&Database> for Arc<dyn Adapter> {
+    fn from(database: &Database) -> Arc<dyn Adapter> {
+        database.0.adapter().clone()
     }
 }
 
@@ -209,6 +227,21 @@ impl Database {
         block_on(self.0.bulk_docs(docs, new_edits))
     }
 
+    /// [`Database::replicate_to`](crate::Database::replicate_to).
+    pub fn replicate_to(&self, target: impl Into<Arc<dyn Adapter>>) -> Replication {
+        Replication(self.0.replicate_to(target))
+    }
+
+    /// [`Database::replicate_from`](crate::Database::replicate_from).
+    pub fn replicate_from(&self, source: impl Into<Arc<dyn Adapter>>) -> Replication {
+        Replication(self.0.replicate_from(source))
+    }
+
+    /// [`Database::sync`](crate::Database::sync).
+    pub fn sync(&self, other: impl Into<Arc<dyn Adapter>>) -> Sync {
+        Sync(self.0.sync(other))
+    }
+
     waiting! { Database:
         exists() -> bool;
         create() -> ();
@@ -223,6 +256,12 @@ impl Database {
         design_info(ddoc: &str) -> DesignInfo;
         security() -> Security;
         set_security(security: &Security) -> ();
+        auto_purge() -> AutoPurge;
+        set_auto_purge(settings: &AutoPurge) -> ();
+        time_seq() -> Vec<TimeBin>;
+        reset_time_seq() -> ();
+        purge_expired() -> u64;
+        purge_deleted_before(time: SystemTime) -> u64;
         revs_limit() -> u64;
         set_revs_limit(limit: u64) -> ();
 
@@ -438,6 +477,137 @@ impl Changes {
     /// changes.
     pub fn live_batches(self) -> Result<Iter<ChangesBatch>> {
         block_on(self.0.live_batches()).map(Iter::new)
+    }
+}
+
+/// A replication to be set up: [`Replication`](crate::Replication), blocking.
+///
+/// ```
+/// use settee::blocking::Couch;
+///
+/// let couch = Couch::memory()?;
+/// let (phone, desk) = (couch.create("phone")?, couch.create("desk")?);
+/// phone.put(r#"{"_id": "milk"}"#)?;
+/// let result = phone.replicate_to(&desk).run()?;
+/// assert_eq!(result.counters.docs_written, 1);
+///
+/// let live = desk.replicate_to(&phone).live().start()?;
+/// let mut changes = phone.changes().since_now().live()?;
+/// desk.put(r#"{"_id": "bread"}"#)?;
+/// assert_eq!(changes.next().unwrap()?.id, "bread");
+/// live.cancel();
+/// assert_eq!(live.wait()?.status.name(), "cancelled");
+/// # Ok::<(), settee::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+#[must_use = "nothing happens before `run` or `start`"]
+pub struct Replication(crate::Replication);
+
+impl Replication {
+    /// [`Replication::doc_ids`](crate::Replication::doc_ids).
+    pub fn doc_ids<S: Into<String>>(self, ids: impl IntoIterator<Item = S>) -> Replication {
+        Replication(self.0.doc_ids(ids))
+    }
+
+    passed_on! { Replication:
+        options(options: ReplicateOptions);
+        live();
+        retry(retry: bool);
+        since(seq: impl Into<Seq>);
+        selector(selector: Selector);
+        filter(filter: Filter);
+        winning_revs_only();
+        batch_size(changes: usize);
+        batches_limit(batches: usize);
+        checkpoint_interval(interval: Duration);
+        without_checkpoints();
+        timeout(timeout: Duration);
+    }
+
+    /// [`Replication::run`](crate::Replication::run), blocking.
+    pub fn run(self) -> Result<ReplicationResult> {
+        block_on(self.0.run())
+    }
+
+    /// [`Replication::start`](crate::Replication::start).
+    pub fn start(self) -> Result<ReplicationHandle> {
+        self.0.start().map(ReplicationHandle)
+    }
+}
+
+/// A replication that runs elsewhere: [`ReplicationHandle`](crate::replicate::ReplicationHandle),
+/// blocking.
+#[derive(Debug, Clone)]
+pub struct ReplicationHandle(crate::replicate::ReplicationHandle);
+
+impl ReplicationHandle {
+    /// [`cancel`](crate::replicate::ReplicationHandle::cancel).
+    pub fn cancel(&self) {
+        self.0.cancel();
+    }
+
+    /// [`pause`](crate::replicate::ReplicationHandle::pause).
+    pub fn pause(&self) {
+        self.0.pause();
+    }
+
+    /// [`resume`](crate::replicate::ReplicationHandle::resume).
+    pub fn resume(&self) {
+        self.0.resume();
+    }
+
+    /// [`progress`](crate::replicate::ReplicationHandle::progress).
+    pub fn progress(&self) -> Progress {
+        self.0.progress()
+    }
+
+    /// [`denied`](crate::replicate::ReplicationHandle::denied).
+    pub fn denied(&self) -> Vec<Denied> {
+        self.0.denied()
+    }
+
+    /// [`result`](crate::replicate::ReplicationHandle::result).
+    pub fn result(&self) -> Option<Result<ReplicationResult>> {
+        self.0.result()
+    }
+
+    /// [`events`](crate::replicate::ReplicationHandle::events), blocking: the iterator waits for
+    /// what happens.
+    pub fn events(&self) -> impl Iterator<Item = ReplicationEvent> + use<> {
+        block_on_stream(self.0.events())
+    }
+
+    /// [`wait`](crate::replicate::ReplicationHandle::wait), blocking.
+    pub fn wait(&self) -> Result<ReplicationResult> {
+        block_on(self.0.wait())
+    }
+}
+
+/// Replication in both directions, to be set up: [`Sync`](crate::Sync), blocking.
+#[derive(Debug, Clone)]
+#[must_use = "nothing happens before `run` or `start`"]
+pub struct Sync(crate::Sync);
+
+impl Sync {
+    /// [`Sync::both`](crate::Sync::both).
+    pub fn both(self, change: impl Fn(Replication) -> Replication) -> Sync {
+        Sync(self.0.both(|replication| change(Replication(replication)).0))
+    }
+
+    passed_on! { Sync:
+        options(options: ReplicateOptions);
+        live();
+    }
+
+    /// [`Sync::run`](crate::Sync::run), blocking.
+    pub fn run(self) -> Result<SyncResult> {
+        block_on(self.0.run())
+    }
+
+    /// [`Sync::start`](crate::Sync::start). Both directions have a handle of their own.
+    pub fn start(self) -> Result<(ReplicationHandle, ReplicationHandle)> {
+        let SyncHandle { push, pull } = self.0.start()?;
+        Ok((ReplicationHandle(push), ReplicationHandle(pull)))
     }
 }
 

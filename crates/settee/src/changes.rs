@@ -14,7 +14,7 @@ use settee_core::selector::Selector;
 use settee_core::wire::{Change, Seq};
 use settee_core::{Error, ErrorKind, Result};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Changes to be read, from [`Database::changes`](crate::Database::changes).
 ///
@@ -65,6 +65,15 @@ impl Changes {
     /// Only changes that have not happened yet.
     pub fn since_now(mut self) -> Changes {
         self.options.since = Since::Now;
+        self
+    }
+
+    /// Only changes since then, and some from before: times are kept in intervals of three hours and
+    /// more, and an interval that the time is in is reported whole. No change since then is left out.
+    ///
+    /// Databases of a CouchDB before 3.6 answer `BadRequest`.
+    pub fn since_time(mut self, time: SystemTime) -> Changes {
+        self.options.since = Since::Time(time);
         self
     }
 

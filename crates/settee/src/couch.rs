@@ -3,6 +3,7 @@
 use crate::adapter::{AllDbsOptions, DbUpdate, Host};
 use crate::database::Database;
 use crate::local::{Local, LocalOptions};
+use crate::replicate::Replication;
 use futures_core::stream::BoxStream;
 use settee_core::wire::ActiveTask;
 use settee_core::{Error, ErrorKind, Result};
@@ -230,6 +231,28 @@ impl Couch {
     /// What is going on that no request waits for: `GET /_active_tasks`.
     pub async fn active_tasks(&self) -> Result<Vec<ActiveTask>> {
         self.host().active_tasks().await
+    }
+
+    /// Replicates from one database of this place to another, both by name; both must exist when it
+    /// is run. With databases of other places, [`Database::replicate_to`] and its relatives do it.
+    ///
+    /// ```
+    /// # futures_executor::block_on(async {
+    /// use settee::Couch;
+    ///
+    /// let couch = Couch::memory()?;
+    /// couch.create("olddb").await?.put(r#"{"_id": "a"}"#).await?;
+    /// let new = couch.create("newdb").await?;
+    /// couch.replicate("olddb", "newdb")?.run().await?;
+    /// assert!(new.contains("a").await?);
+    /// # Ok::<(), settee::Error>(()) }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// `IllegalDatabaseName`, `DatabaseNameTooLong`.
+    pub fn replicate(&self, source: &str, target: &str) -> Result<Replication> {
+        Ok(self.db(source)?.replicate_to(self.db(target)?))
     }
 
     /// Fresh document ids, in ascending order: `GET /_uuids`.

@@ -71,6 +71,7 @@ mod conflict;
 mod couch;
 mod database;
 mod env;
+mod expire;
 mod input;
 mod view;
 mod views;

@@ -311,7 +311,11 @@ impl View {
 }
 
 /// Rows of `_all_docs` as rows of a view.
-pub(crate) async fn listing(db: &dyn Adapter, set: DocSet, options: ViewOptions) -> Result<ViewRows> {
+pub(crate) async fn listing(
+    db: &dyn Adapter,
+    set: DocSet,
+    options: ViewOptions,
+) -> Result<ViewRows> {
     let id = |key: &String| match settee_core::json::string(key) {
         Some(id) => Ok(id.into_owned()),
         None => Err(Error::query_parse("ids are strings")),

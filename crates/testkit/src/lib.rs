@@ -9,6 +9,8 @@ pub mod conformance;
 #[cfg(all(target_os = "linux", feature = "faultfs"))]
 pub mod faultfs;
 #[cfg(feature = "settee")]
+pub mod faults;
+#[cfg(feature = "settee")]
 pub mod model;
 #[cfg(feature = "settee")]
 pub mod time;

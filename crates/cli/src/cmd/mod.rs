@@ -4,6 +4,7 @@ pub(crate) mod check;
 pub(crate) mod compact;
 pub(crate) mod replicate;
 pub(crate) mod serve;
+pub(crate) mod sync;
 
 use crate::Failure;
 use settee::ErrorKind;
@@ -14,7 +15,10 @@ use std::path::Path;
 /// Opens a directory of databases. Sizes are bounded where documents come in, and those bounds can
 /// be changed while the server runs, so here there are none.
 fn open(dir: &Path) -> Result<Local, Failure> {
-    let mut options = LocalOptions::default();
+    open_with(dir, LocalOptions::default())
+}
+
+fn open_with(dir: &Path, mut options: LocalOptions) -> Result<Local, Failure> {
     options.limits = Limits { document: usize::MAX, attachment: usize::MAX, ..Limits::default() };
     Local::open(dir, &options).map_err(|error| match error.kind() {
         ErrorKind::ServiceUnavailable => {

@@ -5,11 +5,12 @@ use crate::{Failure, say};
 use settee::prelude::StreamExt as _;
 use settee::remote::{Remote, RemoteOptions};
 use settee::replicate::{Progress, ReplicationEvent, ReplicationHandle, ReplicationResult};
-use settee::{Couch, Database};
+use settee::{Couch, Database, Replication, Selector};
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Copy what one database lacks of another.
 ///
@@ -22,17 +23,59 @@ pub(crate) struct Replicate {
     source: String,
     /// Where to.
     target: String,
+    #[command(flatten)]
+    how: How,
+}
+
+/// How databases are replicated.
+#[derive(clap::Args)]
+pub(super) struct How {
+    /// The directory of databases that are given by their name alone.
+    #[arg(long)]
+    data: Option<PathBuf>,
     /// Go on with changes as they happen, until interrupted.
     #[arg(long)]
     continuous: bool,
     /// Create the target if it is not there.
     #[arg(long)]
     create_target: bool,
+    /// Only this document; may be given several times.
+    #[arg(long, value_name = "ID")]
+    doc_id: Vec<String>,
+    /// Only documents that match this, a selector in JSON.
+    #[arg(long, value_name = "JSON", conflicts_with = "doc_id")]
+    selector: Option<String>,
+    /// Leave conflicting revisions behind.
+    #[arg(long)]
+    winning_revs_only: bool,
+    /// How many changes go through together.
+    #[arg(long, value_name = "CHANGES")]
+    batch_size: Option<usize>,
 }
 
 impl Replicate {
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
-        let (from, to) = (End::parse(&self.source)?, End::parse(&self.target)?);
+        let (source, target) = self.how.open(&self.source, &self.target)?;
+        let replication = self.how.set_up(source.replicate_to(&target))?;
+        let result = self.how.runtime()?.block_on(async {
+            self.how.prepare(&source, &target, "target").await?;
+            let (handle, task) = replication.into_task();
+            let running = tokio::spawn(task);
+            let interrupt = handle.clone();
+            on_interrupt(move || interrupt.cancel());
+            show("", &handle).await;
+            let ended = running.await;
+            Ok::<_, Failure>(ended.map_err(|e| Failure::new(format!("it broke off: {e}")))??)
+        })?;
+        Ok(if report("", &result) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+impl How {
+    /// Finds both databases, which need not exist.
+    pub(super) fn open(&self, one: &str, other: &str) -> Result<(Database, Database), Failure> {
+        let data = self.data.as_deref();
+        let (from, to) = (End::parse(one, data)?, End::parse(other, data)?);
         if let End::Local { dir, .. } = &from {
             existing(dir)?;
         }
@@ -41,75 +84,109 @@ impl Replicate {
         }
         let source = from.database(None)?;
         let target = to.database(Some((&from, source.couch())))?;
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-        let runtime = runtime.map_err(|e| Failure::new(format!("no runtime: {e}")))?;
-        let result = runtime.block_on(self.replicate(&source, &target))?;
-        let counters = result.counters;
-        say(format_args!(
-            "{}: {} documents read, {} written, {} refused",
-            result.status.name(),
-            counters.docs_read,
-            counters.docs_written,
-            counters.doc_write_failures,
-        ));
-        for denied in &result.errors {
-            say(format_args!("refused: {}: {}", denied.id, denied.error.reason()));
-        }
-        Ok(if result.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok((source, target))
     }
 
-    async fn replicate(
+    /// A replication as it is wanted.
+    pub(super) fn set_up(&self, mut replication: Replication) -> Result<Replication, Failure> {
+        if self.continuous {
+            replication = replication.live();
+        }
+        if !self.doc_id.is_empty() {
+            replication = replication.doc_ids(self.doc_id.iter());
+        }
+        if let Some(selector) = &self.selector {
+            let selector = serde_json::from_str(selector)
+                .map_err(|e| Failure::new(format!("The selector is no JSON: {e}")))?;
+            replication = replication.selector(Selector::parse(&selector)?);
+        }
+        if self.winning_revs_only {
+            replication = replication.winning_revs_only();
+        }
+        if let Some(changes) = self.batch_size {
+            replication = replication.batch_size(changes);
+        }
+        Ok(replication)
+    }
+
+    pub(super) fn runtime(&self) -> Result<tokio::runtime::Runtime, Failure> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+        runtime.map_err(|e| Failure::new(format!("no runtime: {e}")))
+    }
+
+    /// Looks whether both databases are there, and creates the second if that is wanted.
+    pub(super) async fn prepare(
         &self,
         source: &Database,
         target: &Database,
-    ) -> Result<ReplicationResult, Failure> {
+        target_name: &str,
+    ) -> Result<(), Failure> {
         if self.create_target {
             target.couch().create_if_missing(target.name()).await?;
         }
-        for (text, db) in [("source", source), ("target", target)] {
+        for (text, db) in [("source", source), (target_name, target)] {
             if !db.exists().await? {
                 return Err(Failure::new(format!("The {text} {} does not exist.", db.name())));
             }
         }
-        let mut replication = source.replicate_to(target);
-        if self.continuous {
-            replication = replication.live();
-        }
-        let (handle, task) = replication.into_task();
-        let running = tokio::spawn(task);
-        let interrupt = handle.clone();
-        tokio::spawn(async move {
-            if tokio::signal::ctrl_c().await.is_ok() {
-                // Asked a second time, it stops at once.
-                interrupt.cancel();
-                if tokio::signal::ctrl_c().await.is_ok() {
-                    std::process::exit(1);
-                }
-            }
-        });
-        show(&handle).await;
-        let ended = running.await;
-        Ok(ended.map_err(|e| Failure::new(format!("the replication broke off: {e}")))??)
+        Ok(())
     }
 }
 
+/// Does something when the user interrupts. Asked a second time, the process ends at once.
+pub(super) fn on_interrupt(act: impl FnOnce() + Send + 'static) {
+    tokio::spawn(async move {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            act();
+            if tokio::signal::ctrl_c().await.is_ok() {
+                std::process::exit(1);
+            }
+        }
+    });
+}
+
+/// Says what a replication came to. Returns whether every document was taken.
+pub(super) fn report(direction: &str, result: &ReplicationResult) -> bool {
+    let counters = result.counters;
+    say(format_args!(
+        "{direction}{}: {} documents read, {} written, {} refused",
+        result.status.name(),
+        counters.docs_read,
+        counters.docs_written,
+        counters.doc_write_failures,
+    ));
+    for denied in &result.errors {
+        let (id, reason) = (printable(&denied.id), printable(denied.error.reason()));
+        say(format_args!("{direction}refused: {id}: {reason}"));
+    }
+    result.ok
+}
+
+/// Text from elsewhere, without what a terminal would obey.
+fn printable(text: &str) -> String {
+    text.replace(char::is_control, "\u{fffd}")
+}
+
 /// Shows how far it is, until it has ended.
-async fn show(handle: &ReplicationHandle) {
+pub(super) async fn show(direction: &str, handle: &ReplicationHandle) {
     let terminal = std::io::stderr().is_terminal();
     let mut events = handle.events();
     let mut shown = false;
+    let mut rate = Rate::default();
     while let Some(event) = events.next().await {
         let line = match event {
-            ReplicationEvent::Change(progress) => line(&progress),
-            ReplicationEvent::Paused(Some(error)) => format!("waiting: {}", error.reason()),
+            ReplicationEvent::Change(progress) => line(&progress, &mut rate),
+            ReplicationEvent::Paused(Some(error)) => {
+                format!("waiting: {}", printable(error.reason()))
+            }
             _ => continue,
         };
         shown = true;
         let mut stderr = std::io::stderr().lock();
         // Whoever watches may have gone, which is no reason to fail.
         let _ = match terminal {
-            true => write!(stderr, "\r\x1b[K{line}").and_then(|()| stderr.flush()),
-            false => writeln!(stderr, "{line}"),
+            true => write!(stderr, "\r\x1b[K{direction}{line}").and_then(|()| stderr.flush()),
+            false => writeln!(stderr, "{direction}{line}"),
         };
     }
     if shown && terminal {
@@ -117,11 +194,34 @@ async fn show(handle: &ReplicationHandle) {
     }
 }
 
-fn line(progress: &Progress) -> String {
+/// How fast it goes, over the last second or so.
+#[derive(Default)]
+struct Rate {
+    since: Option<(Instant, u64)>,
+    per_second: Option<f64>,
+}
+
+impl Rate {
+    fn at(&mut self, written: u64) -> Option<f64> {
+        let (since, before) = *self.since.get_or_insert_with(|| (Instant::now(), written));
+        let seconds = since.elapsed().as_secs_f64();
+        if seconds >= 1.0 {
+            self.per_second = Some((written - before) as f64 / seconds);
+            self.since = Some((Instant::now(), written));
+        }
+        self.per_second
+    }
+}
+
+fn line(progress: &Progress, rate: &mut Rate) -> String {
     let counters = progress.counters;
     let pending = progress.pending.map_or_else(String::new, |n| format!(", {n} changes to go"));
     let (read, written) = (counters.docs_read, counters.docs_written);
-    format!("{read} read, {written} written, {} refused{pending}", counters.doc_write_failures)
+    let rate = rate.at(written).map_or_else(String::new, |rate| format!(", {rate:.0}/s"));
+    format!(
+        "{read} read, {written} written{rate}, {} refused{pending}",
+        counters.doc_write_failures
+    )
 }
 
 /// Where a database is.
@@ -131,10 +231,13 @@ enum End {
 }
 
 impl End {
-    fn parse(text: &str) -> Result<End, Failure> {
+    fn parse(text: &str, data: Option<&Path>) -> Result<End, Failure> {
         if text.contains("://") {
             let (remote, name) = Remote::connect_database(text, &RemoteOptions::new())?;
             return Ok(End::Remote { remote, name });
+        }
+        if let (Some(dir), false) = (data, text.contains(std::path::is_separator)) {
+            return Ok(End::Local { dir: dir.to_owned(), name: text.to_owned() });
         }
         let path = Path::new(text);
         match (path.parent(), path.file_name().and_then(|name| name.to_str())) {

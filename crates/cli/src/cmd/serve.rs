@@ -1,7 +1,9 @@
 //! `settee serve`
 
-use crate::cmd::open;
+use crate::cmd::open_with;
 use crate::{Failure, say};
+use settee::local::LocalOptions;
+use settee::script::JsEngine;
 use settee_server::{Config, ConfigSource, Server, Tls};
 use std::io::{self, IsTerminal as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -59,7 +61,9 @@ impl Serve {
         let source = self.config_source()?;
         // The databases first: the directory of a mistaken path stays as it is.
         let data = source.data_dir.clone().unwrap_or_default();
-        let local = open(&data)?;
+        let mut options = LocalOptions::default();
+        options.script = Some(Arc::new(JsEngine::new(source.script_options()?)));
+        let local = open_with(&data, options)?;
         let config = Config::open(source)?;
         let tls = self.open_tls(&config)?;
         raise_file_limit();

@@ -3,7 +3,7 @@
 
 use crate::auth::{METRICS_ROLE, User};
 use crate::call::Call;
-use crate::users;
+use crate::{replication, users};
 use axum::http::Method;
 use settee::adapter::{Adapter, ByteStream, Parts};
 use settee::design::{UserCtx, Validating};
@@ -113,6 +113,8 @@ impl Access for Member {
                 let security = adapter.security().await?;
                 let is_admin = is_database_admin(user, &security);
                 let may_enter = match call.param("db") {
+                    // Its documents hold passwords, and the server does what they say.
+                    replication::DATABASE => false,
                     users::DATABASE => is_admin || enters_users(call, &security)?,
                     _ => is_admin || is_member(user, &security),
                 };
@@ -165,7 +167,7 @@ impl Member {
         options: &WriteOptions,
     ) -> Result<Vec<WriteResult>> {
         let mut refused = Vec::new();
-        if !self.is_admin || self.is_users() {
+        if !self.is_admin || self.is_users() || self.is_replicator() {
             let all = std::mem::take(&mut docs);
             for (index, mut doc) in all.into_iter().enumerate() {
                 match self.check(&mut doc).await {
@@ -223,9 +225,17 @@ impl Member {
         self.adapter.name() == users::DATABASE
     }
 
+    /// Whether this is the database of replications.
+    fn is_replicator(&self) -> bool {
+        self.adapter.name() == replication::DATABASE
+    }
+
     /// Whether the document may be written; in the database of users, what of it.
     async fn check(&self, doc: &mut Document) -> Result<()> {
         self.check_id(doc.id.as_deref().unwrap_or_default())?;
+        if self.is_replicator() {
+            return replication::before_write(doc);
+        }
         if !self.is_users() {
             return Ok(());
         }

@@ -3,6 +3,7 @@
 use crate::auth::access::Member;
 use crate::call::Call;
 use crate::feed::{Feed, Patience, RowWriter, Source};
+use crate::functions;
 use crate::query::{ChangesQuery, Feed as Format};
 use crate::reply::{self, Response};
 use crate::routes::server::{etag_of, feed_reply};
@@ -10,6 +11,7 @@ use axum::http::header;
 use futures_util::StreamExt as _;
 use serde_json::{Map, Value};
 use settee::adapter::{ChangesBatch, ChangesStream};
+use settee::design::{ChangesFilter, Functions};
 use settee_core::document::WriteJson;
 use settee_core::options::{Filter, GetOptions};
 use settee_core::selector::Selector;
@@ -35,8 +37,12 @@ pub(super) async fn post(member: Member, call: Arc<Call>) -> Result<Response> {
 
 async fn answer(member: &Member, call: &Call, body: Map<String, Value>) -> Result<Response> {
     let mut query = ChangesQuery::parse(&call.query, call.header("last-event-id"))?;
+    let mut by_function = None;
     if let Some(name) = &query.filter {
-        query.options.filter = filter(member, call, name, &body).await?;
+        match filter(member, call, name, &body).await? {
+            Which::BuiltIn(filter) => query.options.filter = filter,
+            Which::Function(filter) => by_function = Some(filter),
+        }
     }
     // A tag for a feed that ends: nothing new in the database, nothing new in the feed.
     let etag = match query.feed {
@@ -56,8 +62,17 @@ async fn answer(member: &Member, call: &Call, body: Map<String, Value>) -> Resul
     }
     let patience =
         Patience::of(query.feed, query.heartbeat, query.timeout, call.live.changes_timeout);
+    let stream = match &by_function {
+        None => member.db().changes(&query.options).await?,
+        Some(filter) => {
+            let body = (!body.is_empty()).then(|| Value::Object(body).to_string());
+            let request = functions::request(call, body).await?;
+            let functions = Functions::new(member.db().clone(), call.app.script.clone());
+            functions.changes(filter, &request, &query.options).await?
+        }
+    };
     let changes = Changes {
-        stream: member.db().changes(&query.options).await?,
+        stream,
         include_docs: query.options.include_docs,
         write: WriteJson {
             att_encoding_info: query.options.doc.att_encoding_info,
@@ -74,14 +89,20 @@ async fn answer(member: &Member, call: &Call, body: Map<String, Value>) -> Resul
     }
 }
 
+/// What decides which changes pass.
+enum Which {
+    BuiltIn(Filter),
+    Function(ChangesFilter),
+}
+
 /// A filter by its name.
 async fn filter(
     member: &Member,
     call: &Call,
     name: &str,
     body: &Map<String, Value>,
-) -> Result<Filter> {
-    match name {
+) -> Result<Which> {
+    let filter = match name {
         "_doc_ids" => {
             let ids = match (body.get("doc_ids"), call.query.get("doc_ids")) {
                 (Some(ids), _) => ids.clone(),
@@ -91,36 +112,36 @@ async fn filter(
             let ids = serde_json::from_value(ids).map_err(|_| {
                 Error::bad_request("`doc_ids` filter parameter is not a list of doc ids.")
             })?;
-            Ok(Filter::DocIds(Arc::new(ids)))
+            Filter::DocIds(Arc::new(ids))
         }
-        "_design" => Ok(Filter::Design),
+        "_design" => Filter::Design,
         "_selector" => match body.get("selector") {
-            None => Err(Error::bad_request("Selector must be specified in POST payload")),
-            Some(selector) => Ok(Filter::Selector(Arc::new(Selector::parse(selector)?))),
+            None => {
+                let reason = "Selector must be specified in POST payload";
+                return Err(Error::bad_request(reason));
+            }
+            Some(selector) => Filter::Selector(Arc::new(Selector::parse(selector)?)),
         },
         "_view" => {
             let Some(view) = call.query.get("view").filter(|view| !view.is_empty()) else {
                 return Err(Error::bad_request("`view` filter parameter is not provided."));
             };
             let form = "`view` must be of the form `designname/viewname`";
-            function(member, view, "views", form).await
+            return function(member, view, "views", form).await;
         }
-        _ if name.starts_with('_') => Err(Error::bad_request("unknown builtin filter name")),
+        _ if name.starts_with('_') => {
+            return Err(Error::bad_request("unknown builtin filter name"));
+        }
         _ => {
             let form = "`filter` must be of the form `designname/filtername`";
-            function(member, name, "filters", form).await
+            return function(member, name, "filters", form).await;
         }
-    }
+    };
+    Ok(Which::BuiltIn(filter))
 }
 
-/// A filter that is a function of a design document: none runs here yet, but one that is not there
-/// is not found.
-async fn function(
-    member: &Member,
-    name: &str,
-    members: &str,
-    form: &'static str,
-) -> Result<Filter> {
+/// A filter that is a function of a design document, which is there.
+async fn function(member: &Member, name: &str, members: &str, form: &'static str) -> Result<Which> {
     let mut parts = name.split('/').filter(|part| !part.is_empty());
     let (Some(ddoc), Some(function), None) = (parts.next(), parts.next(), parts.next()) else {
         return Err(Error::bad_request(form));
@@ -131,11 +152,11 @@ async fn function(
         let reason = format!("missing json key: {members}");
         return Err(Error::new(ErrorKind::NotFound, reason));
     }
-    Err(not_yet("Filtering changes by a function"))
-}
-
-fn not_yet(what: &str) -> Error {
-    Error::new(ErrorKind::NotImplemented, format!("{what} is not implemented yet."))
+    let (ddoc, name) = (ddoc.to_owned(), function.to_owned());
+    Ok(Which::Function(match members {
+        "views" => ChangesFilter::View { ddoc, name },
+        _ => ChangesFilter::Function { ddoc, name },
+    }))
 }
 
 /// An adapter's changes, as rows of a feed.

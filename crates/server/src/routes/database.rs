@@ -1,14 +1,18 @@
 //! Databases: <https://docs.couchdb.org/en/stable/api/database/common.html> and the chapters
 //! beside it.
 
+use crate::app::App;
 use crate::auth::access::{DatabaseAdmin, DatabaseOwner, Member, ServerAdmin};
 use crate::call::Call;
+use crate::config::Live;
 use crate::reply::{self, Response};
 use crate::routes::node;
 use axum::http::{StatusCode, header};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use settee_core::wire::{DatabaseInfo, Principals, RevsByDoc, Security, parse_revs_by_doc};
+use settee_core::wire::{
+    DatabaseInfo, Principals, RevsByDoc, Security, TimeSeqReply, parse_revs_by_doc,
+};
 use settee_core::{Error, ErrorKind, Result, Rev};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -65,15 +69,15 @@ pub(super) async fn create(_: ServerAdmin, call: Arc<Call>) -> Result<Response> 
         Some("true") => return Err(Error::bad_request("Partitioned feature is not enabled.")),
         Some(_) => return Err(Error::bad_request("Invalid `partitioned` parameter")),
     }
-    create_secured(&call, call.param("db")).await?;
+    create_secured(&call.app, &call.live, call.param("db")).await?;
     reply::with(reply::ok(StatusCode::CREATED), header::LOCATION, &call.location(&[]))
 }
 
 /// Creates a database that is only for admins until somebody says otherwise.
-pub(super) async fn create_secured(call: &Call, name: &str) -> Result<()> {
-    let host = &call.app.host;
+pub(crate) async fn create_secured(app: &App, live: &Live, name: &str) -> Result<()> {
+    let host = &app.host;
     host.create(name).await?;
-    if !call.live.admin_only_databases {
+    if !live.admin_only_databases {
         return Ok(());
     }
     let admins = || Principals { names: Vec::new(), roles: vec!["_admin".to_owned()] };
@@ -223,6 +227,36 @@ pub(super) async fn purged_infos(member: Member, _: Arc<Call>) -> Result<Respons
     let infos: Vec<Value> =
         infos.into_iter().map(|(id, revs)| json!({"id": id, "revs": revs})).collect();
     reply::ok_json(&json!({"purged_infos": infos}))
+}
+
+/// `GET /{db}/_auto_purge`
+pub(super) async fn auto_purge(member: Member, _: Arc<Call>) -> Result<Response> {
+    reply::ok_json(&member.db().auto_purge().await?)
+}
+
+/// `PUT /{db}/_auto_purge`
+pub(super) async fn set_auto_purge(owner: DatabaseOwner, call: Arc<Call>) -> Result<Response> {
+    call.require_json()?;
+    let settings = call.object().await?;
+    if settings.keys().any(|key| key != "deleted_document_ttl") {
+        return Err(Error::bad_request("invalid auto purge property"));
+    }
+    let settings = serde_json::from_value(Value::Object(settings))
+        .map_err(|_| Error::bad_request("deleted_document_ttl must be a valid string"))?;
+    owner.db().set_auto_purge(&settings).await?;
+    Ok(reply::ok(StatusCode::CREATED))
+}
+
+/// `GET /{db}/_time_seq`
+pub(super) async fn time_seq(member: Member, _: Arc<Call>) -> Result<Response> {
+    let bins = member.db().time_seq().await?;
+    reply::ok_json(&TimeSeqReply::new(SHARD, node::NAME, &bins))
+}
+
+/// `DELETE /{db}/_time_seq`
+pub(super) async fn reset_time_seq(owner: DatabaseOwner, _: Arc<Call>) -> Result<Response> {
+    owner.db().reset_time_seq().await?;
+    Ok(reply::ok(StatusCode::OK))
 }
 
 /// `POST /{db}/_revs_diff`

@@ -43,15 +43,3 @@ pub(super) async fn partition(member: Member, _: Arc<Call>) -> Result<Response> 
     member.db().info().await?;
     Err(Error::bad_request("database is not partitioned"))
 }
-
-pub(super) async fn auto_purge(_: ServerAdmin, _: Arc<Call>) -> Result<Response> {
-    not_yet("Purging deleted documents by age")
-}
-
-pub(super) async fn time_seq(_: ServerAdmin, _: Arc<Call>) -> Result<Response> {
-    not_yet("Finding sequences by time")
-}
-
-pub(super) async fn function(member: Member, call: Arc<Call>) -> Result<Response> {
-    not_yet_of(&member, &call, "A function of a design document").await
-}

@@ -127,7 +127,7 @@ async fn leaves(
 }
 
 /// How a request wants its write.
-fn write_options(call: &Call) -> WriteOptions {
+pub(super) fn write_options(call: &Call) -> WriteOptions {
     let deferred = call.query.get("batch") == Some("ok")
         || call.header("x-couch-full-commit") == Some("false");
     WriteOptions {
@@ -224,22 +224,15 @@ async fn multipart_doc(call: &Call, media_type: &str) -> Result<(Document, Reade
 pub(super) async fn delete(member: Member, call: Arc<Call>) -> Result<Response> {
     let id = doc_id(&call);
     let rev = base_rev(&call, None)?;
+    // What is not there, or not there any more, is not deleted once again, whatever its revision.
+    member.db().get(&id, &GetOptions::default()).await?;
     if rev.is_none() {
-        // Without a revision there is nothing to delete, and a tombstone must not come of it.
-        member.db().get(&id, &GetOptions::default()).await?;
         return Err(Error::conflict());
     }
-    let doc = Document { id: Some(id.clone()), rev, deleted: true, ..Document::default() };
+    let doc = Document { id: Some(id), rev, deleted: true, ..Document::default() };
     let options = WriteOptions { new_edits: true, ..write_options(&call) };
-    match member.put(doc, None, &options).await {
-        Ok(done) => saved(&call, &done, StatusCode::OK),
-        Err(error) if error.is_conflict() => {
-            // Of what is not there, CouchDB says so rather than that it has changed.
-            member.db().get(&id, &GetOptions::default()).await?;
-            Err(error)
-        }
-        Err(error) => Err(error),
-    }
+    let done = member.put(doc, None, &options).await?;
+    saved(&call, &done, StatusCode::OK)
 }
 
 /// `COPY /{db}/{id}`

@@ -5,9 +5,10 @@
 mod attachment;
 mod bulk;
 mod changes;
-mod database;
+pub(crate) mod database;
 mod design;
 mod document;
+mod function;
 mod local;
 pub(crate) mod node;
 mod replicate;
@@ -61,6 +62,7 @@ fn table() -> Vec<Route> {
         // Replication and sharding.
         route("/_replicate", "POST", [on(M::POST, replicate::start)]),
         route("/_scheduler/jobs", "GET,HEAD", [on(M::GET, replicate::jobs)]),
+        route("/_scheduler/jobs/{id}", "GET,HEAD", [on(M::GET, replicate::job)]),
         route("/_scheduler/docs/{path..}", "GET,HEAD", [on(M::GET, replicate::docs)]),
         route("/_scheduler/docs", "GET,HEAD", [on(M::GET, replicate::docs)]),
         route(
@@ -181,12 +183,12 @@ fn table() -> Vec<Route> {
         route(
             "/{db}/_auto_purge",
             "GET,PUT,HEAD",
-            [on(M::GET, design::auto_purge), on(M::PUT, design::auto_purge)],
+            [on(M::GET, database::auto_purge), on(M::PUT, database::set_auto_purge)],
         ),
         route(
             "/{db}/_time_seq",
             "GET,DELETE",
-            [on(M::GET, design::time_seq), on(M::DELETE, design::time_seq)],
+            [on(M::GET, database::time_seq), on(M::DELETE, database::reset_time_seq)],
         ),
         // Local documents.
         route("/{db}/_local", "GET", [on(M::GET, local::no_id)]),
@@ -220,22 +222,27 @@ fn table() -> Vec<Route> {
         route(
             "/{db}/_design/{ddoc}/_show/{path..}",
             "GET,POST",
-            [on(M::GET, design::function), on(M::POST, design::function)],
+            [on(M::GET, function::show), on(M::POST, function::show)],
         ),
         route(
             "/{db}/_design/{ddoc}/_list/{path..}",
             "GET,POST",
-            [on(M::GET, design::function), on(M::POST, design::function)],
+            [on(M::GET, function::list), on(M::POST, function::list)],
         ),
         route(
             "/{db}/_design/{ddoc}/_update/{path..}",
             "POST,PUT",
-            [on(M::POST, design::function), on(M::PUT, design::function)],
+            [on(M::POST, function::update), on(M::PUT, function::update)],
+        ),
+        route(
+            "/{db}/_design/{ddoc}/_rewrite",
+            "GET,PUT,POST,DELETE",
+            [M::GET, M::PUT, M::POST, M::DELETE].map(|method| on(method, function::rewrite)),
         ),
         route(
             "/{db}/_design/{ddoc}/_rewrite/{path..}",
             "GET,PUT,POST,DELETE",
-            [M::GET, M::PUT, M::POST, M::DELETE].map(|method| on(method, design::function)),
+            [M::GET, M::PUT, M::POST, M::DELETE].map(|method| on(method, function::rewrite)),
         ),
         route("/{db}/_design/{ddoc}/{name..}", ATT_METHODS, attachment_endpoints()),
         // Documents and their attachments.

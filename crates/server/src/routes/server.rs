@@ -168,7 +168,7 @@ pub(super) fn etag_of(body: &[u8]) -> String {
 /// `GET /_active_tasks`
 pub(super) async fn active_tasks(_: ServerAdmin, call: Arc<Call>) -> Result<Response> {
     let mut tasks = call.app.tasks.list(&*call.app.host).await?;
-    tasks.extend(call.app.replications.tasks());
+    tasks.extend(call.app.jobs.tasks());
     reply::ok_json(&tasks)
 }
 
@@ -216,7 +216,7 @@ pub(super) async fn setup(_: ServerAdmin, call: Arc<Call>) -> Result<Response> {
         None => SYSTEM_DATABASES.to_vec(),
     };
     for name in names {
-        match database::create_secured(&call, name).await {
+        match database::create_secured(&call.app, &call.live, name).await {
             Err(error) if error.kind() != ErrorKind::FileExists => return Err(error),
             _ => {}
         }

@@ -100,6 +100,45 @@ async fn changes_are_filtered() {
 }
 
 #[tokio::test]
+async fn functions_of_design_documents_filter_changes() {
+    let site = Site::start().await;
+    let root = site.with_db().await;
+    let design = value!({
+        "filters": {
+            "of": "function(doc, req) { return doc.n === +req.query.n && req.method === 'GET' && \
+                req.path[1] === '_changes' && req.userCtx.roles[0] === '_admin'; }",
+            "body": "function(doc, req) { return doc.n === JSON.parse(req.body).n; }",
+            "throws": "function(doc, req) { throw({forbidden: 'no'}); }",
+        },
+        "views": {"big": {"map": "function(doc) { if (doc.n > 5) emit(doc.n); }"}},
+    });
+    put(&root, "/db/_design/d", &design.to_string()).await;
+    for n in 0..10 {
+        put(&root, &format!("/db/{n}"), &format!("{{\"n\":{n}}}")).await;
+    }
+    let ids = |reply: crate::Reply| {
+        let rows = reply.value()["results"].as_array().unwrap().clone();
+        rows.iter().map(|row| row["id"].as_str().unwrap().to_owned()).collect::<String>()
+    };
+    let get =
+        async |query: &str| ids(root.get(&format!("/db/_changes?filter={query}")).send().await);
+    assert_eq!(get("d/of&n=3").await, "3");
+    assert_eq!(get("d/of").await, "");
+    assert_eq!(get("d/throws").await, "");
+    assert_eq!(get("_view&view=d/big").await, "6789");
+    assert_eq!(get("_view&view=d/big&limit=2").await, "67");
+    assert_eq!(get("_view&view=d/big&descending=true&limit=2").await, "98");
+    let reply = root.post("/db/_changes?filter=d/body").json(r#"{"n":4}"#).send().await;
+    assert_eq!(ids(reply), "4");
+    let reply = root.get("/db/_changes?filter=_view&view=d/big&include_docs=true").send().await;
+    assert_eq!(reply.value()["results"][0]["doc"]["n"], 6);
+    let reply = root.get("/db/_changes?filter=_view&view=d/none").send().await;
+    assert_error(&reply, 404, "not_found", "missing json key: views");
+    let reply = root.get("/db/_changes?filter=d/of&n=3&feed=continuous&timeout=1").send().await;
+    assert!(reply.text().starts_with(r#"{"seq":5,"id":"3""#), "{reply:?}");
+}
+
+#[tokio::test]
 async fn bad_parameters_have_couchdbs_words() {
     let site = Site::start().await;
     let root = site.with_db().await;

@@ -157,6 +157,13 @@ impl Connection {
         Reply::parse(&self.buffer)
     }
 
+    /// The bytes of a reply that may break off.
+    pub(crate) async fn read_raw(&mut self) -> String {
+        let reading = self.stream.read_to_end(&mut self.buffer);
+        let _ = timeout(PATIENCE, reading).await.expect("the connection ends in time");
+        String::from_utf8_lossy(&self.buffer).into_owned()
+    }
+
     /// Whether the server closes the connection within a time.
     pub(crate) async fn ends_within(&mut self, time: Duration) -> bool {
         timeout(time, self.stream.read_to_end(&mut self.buffer)).await.is_ok()

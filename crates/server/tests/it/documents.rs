@@ -39,6 +39,9 @@ async fn a_document_is_written_read_and_deleted() {
     let reply = root.delete(&format!("/db/x?rev={rev}")).send().await;
     assert_eq!((reply.status, reply.value()["ok"].as_bool()), (200, Some(true)));
     assert_error(&root.get("/db/x").send().await, 404, "not_found", "deleted");
+    let tombstone = reply.value()["rev"].as_str().unwrap().to_owned();
+    let again = root.delete(&format!("/db/x?rev={tombstone}")).send().await;
+    assert_error(&again, 404, "not_found", "deleted");
     assert_error(&root.delete("/db/x?rev=1-abc").send().await, 404, "not_found", "deleted");
     assert_error(&root.delete("/db/none").send().await, 404, "not_found", "missing");
     assert_error(&root.delete("/db/none?rev=1-abc").send().await, 404, "not_found", "missing");

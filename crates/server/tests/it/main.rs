@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 mod access;
+mod aging;
 mod attachments;
 mod bulk;
 mod changes;
@@ -14,8 +15,11 @@ mod cors;
 mod databases;
 mod documents;
 mod findings;
+mod functions;
 mod hostile;
+mod hostile_functions;
 mod replication;
+mod replicator;
 mod server;
 mod sessions;
 mod users;

@@ -55,6 +55,44 @@ async fn one_database_into_another_by_name() {
     assert_eq!(replicate(&root, unremembered).await.value()["docs_written"], 0);
 }
 
+/// The functions are the source's, wherever it is.
+#[tokio::test]
+async fn functions_filter() {
+    let site = Site::with(LOOPBACK).await;
+    let root = site.with_db().await;
+    let design = json!({
+        "filters": {"of": "function(doc, req) { return doc.city === req.query.city; }"},
+        "views": {"named": {"map": "function(doc) { if (doc.name) emit(doc.name); }"}},
+    });
+    let reply = root.put("/db/_design/d").json(&design.to_string()).send().await;
+    assert_eq!(reply.status, 201);
+    for (id, doc) in
+        [("a", r#"{"city":"Paris"}"#), ("b", r#"{"city":"Rome"}"#), ("c", r#"{"name":"c"}"#)]
+    {
+        assert_eq!(root.put(&format!("/db/{id}")).json(doc).send().await.status, 201);
+    }
+    let far = format!("http://root:secret@{}/db", site.address);
+    for (n, source) in ["db", &far].into_iter().enumerate() {
+        let wish = |params: Value, filter: &str| {
+            json!({
+                "source": source, "target": format!("x{n}"), "create_target": true,
+                "filter": filter, "query_params": params,
+            })
+        };
+        let rome = wish(json!({"city": "Rome"}), "d/of");
+        let reply = replicate(&root, rome.clone()).await;
+        assert_eq!(reply.value()["history"][0]["docs_written"], 1, "{reply:?}");
+        assert_eq!(root.get(&format!("/x{n}/b")).send().await.status, 200);
+        assert_eq!(replicate(&root, rome).await.value()["no_changes"], true);
+        let named = wish(json!({"view": "d/named"}), "_view");
+        let reply = replicate(&root, named).await;
+        assert_eq!(reply.value()["history"][0]["docs_written"], 1, "{reply:?}");
+        assert_eq!(root.get(&format!("/x{n}/c")).send().await.status, 200);
+        assert_eq!(root.value(&format!("/x{n}")).await["doc_count"], 2);
+        assert_eq!(replicate(&root, wish(json!({}), "d/none")).await.status, 404);
+    }
+}
+
 #[tokio::test]
 async fn some_documents_only() {
     let site = Site::start().await;
@@ -70,8 +108,15 @@ async fn some_documents_only() {
     assert_eq!(replicate(&root, wish).await.value()["history"][0]["docs_written"], 1);
     for (wish, status) in [
         (json!({"source": "db", "target": "x", "selector": {}, "doc_ids": []}), 400),
-        (json!({"source": "db", "target": "x", "filter": "d/f"}), 501),
-        (json!({"source": "db", "target": "x", "proxy": "http://127.0.0.1:1"}), 400),
+        (json!({"source": "db", "target": "x", "filter": "d/f"}), 404),
+        (json!({"source": "db", "target": "x", "filter": "f"}), 400),
+        (json!({"source": "db", "target": "x", "filter": "_view"}), 400),
+        (json!({"source": "db", "target": "x", "filter": "_other"}), 400),
+        (json!({"source": "http://h/db", "target": "x", "proxy": "socks5://h"}), 400),
+        (
+            json!({"source": "db", "target": "x", "proxy": "http://h", "source_proxy": "http://h"}),
+            400,
+        ),
         (json!({"source": "db"}), 400),
         (json!({"source": "db", "target": 7}), 400),
         (json!({"source": "db", "target": "NO"}), 400),
@@ -126,6 +171,34 @@ async fn a_continuous_one_runs_until_it_is_cancelled() {
     replicate(&root, wish).await;
     let by_id = json!({"cancel": true, "replication_id": id});
     assert_eq!(replicate(&root, by_id).await.status, 200);
+}
+
+/// The other server itself is the proxy: it is handed the whole URL, of a host that nobody knows.
+#[tokio::test]
+async fn another_server_through_a_proxy() {
+    let (here, there) = (Site::with(LOOPBACK).await, Site::start().await);
+    let (root, other) = (here.with_db().await, there.with_db().await);
+    put(&other, "/db/theirs").await;
+    assert_eq!(root.put("/_replicator").send().await.status, 201);
+    let far = "http://root:secret@nowhere.invalid/db";
+    let proxy = format!("http://guest:hush@{}", there.address);
+    let wish = json!({"source": far, "target": "db", "proxy": proxy});
+    let pulled = replicate(&root, wish).await;
+    assert_eq!(pulled.status, 200, "{pulled:?}");
+    assert_eq!(root.value("/db/theirs").await["_id"], "theirs");
+    put(&root, "/db/ours").await;
+    let wish = json!({"source": "db", "target": far, "target_proxy": proxy}).to_string();
+    assert_eq!(root.put("/_replicator/through").json(&wish).send().await.status, 201);
+    for _ in 0..400 {
+        if other.get("/db/ours").send().await.status == 200 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    assert_eq!(other.get("/db/ours").send().await.status, 200);
+    let shown = root.get("/_scheduler/docs/_replicator/through").send().await.text();
+    assert!(shown.contains(&format!(r#""target_proxy":"http://{}""#, there.address)), "{shown}");
+    assert!(!shown.contains("hush") && !shown.contains("secret"), "{shown}");
 }
 
 #[tokio::test]

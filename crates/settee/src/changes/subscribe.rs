@@ -6,6 +6,7 @@ use event_listener::Event;
 use futures_core::stream::BoxStream;
 use futures_util::future::{Either, select};
 use futures_util::{StreamExt, stream};
+use serde_json::Value;
 use settee_core::options::{ChangesOptions, Filter, Since};
 use settee_core::wire::{Change, Seq};
 use settee_core::{Error, ErrorKind, Result};
@@ -65,7 +66,6 @@ struct Feed {
     id: String,
     /// What makes feeds the same.
     key: String,
-    filter: String,
     latency: Duration,
     state: Mutex<State>,
     /// Notified when the status changes, and when the feed is to stop.
@@ -76,7 +76,8 @@ struct State {
     callbacks: Vec<(u64, Callback)>,
     /// Those that unsubscribed while they were being called.
     removed: Vec<u64>,
-    calling: bool,
+    /// How many are being called at the moment.
+    calling: usize,
     made: u64,
     status: FeedStatus,
     /// Everything up to here has been told.
@@ -114,9 +115,9 @@ impl fmt::Debug for Subscription {
 impl Feeds {
     /// Drops the feeds with a filter, and whoever listens to them.
     pub(crate) fn unsubscribe(&self, filter: &Filter) -> usize {
-        let filter = filter_id(filter);
+        let id = feed_id(filter);
         let mut feeds = locked(&self.0);
-        let (gone, kept) = feeds.drain(..).partition(|feed| feed.filter == filter);
+        let (gone, kept) = feeds.drain(..).partition(|feed| feed.id == id);
         *feeds = kept;
         drop(feeds);
         let gone: Vec<Arc<Feed>> = gone;
@@ -139,7 +140,21 @@ fn filter_id(filter: &Filter) -> String {
             format!("_doc_ids {}", serde_json::json!(ids))
         }
         Filter::Selector(selector) => format!("_selector {}", selector.to_value()),
+        Filter::Function(function) if function.view().is_some() => function.name.clone(),
+        Filter::Function(function) if function.query.is_empty() => function.name.clone(),
+        Filter::Function(function) => {
+            format!("{} {}", function.name, Value::Object(function.query.clone()))
+        }
     }
+}
+
+/// What feeds with a filter are called: the filter, and the view if it asks one.
+fn feed_id(filter: &Filter) -> String {
+    let view = match filter {
+        Filter::Function(function) => function.view(),
+        _ => None,
+    };
+    format!("{}__{}", filter_id(filter), view.unwrap_or("None"))
 }
 
 impl Subscription {
@@ -178,15 +193,15 @@ impl Subscription {
     /// be the right one.
     fn join(&mut self, behind: Option<&Since>) -> Result<()> {
         let options = &self.options;
-        let filter = filter_id(&options.filter);
+        let id = feed_id(&options.filter);
         let (style, include_docs, doc) = (options.style, options.include_docs, &options.doc);
-        let key = format!("{filter} {style:?} {include_docs} {doc:?} {:?}", self.latency);
+        let key = format!("{id} {style:?} {include_docs} {doc:?} {:?}", self.latency);
         let callback = self.callback.clone();
         let callback: Callback = Box::new(move |event| (locked(&callback))(event));
         let mut feeds = locked(&self.feeds.0);
         for feed in feeds.iter().filter(|feed| feed.key == key) {
             let mut state = locked(&feed.state);
-            let fits = behind.is_none_or(|behind| state.since == *behind && !state.calling);
+            let fits = behind.is_none_or(|behind| state.since == *behind && state.calling == 0);
             if fits && state.status != FeedStatus::Stopped {
                 let number = state.add(callback);
                 drop(state);
@@ -197,16 +212,15 @@ impl Subscription {
         let mut state = State {
             callbacks: Vec::new(),
             removed: Vec::new(),
-            calling: false,
+            calling: 0,
             made: 0,
             status: FeedStatus::Connecting,
             since: behind.unwrap_or(&options.since).clone(),
         };
         let number = state.add(callback);
         let feed = Arc::new(Feed {
-            id: format!("{filter}__None"),
+            id,
             key,
-            filter,
             latency: self.latency,
             state: Mutex::new(state),
             changed: Event::new(),
@@ -221,7 +235,7 @@ impl Subscription {
 
     /// Which feed this is of: the same for all subscriptions of a database with the same filter.
     pub fn feed_id(&self) -> String {
-        format!("{}__None", filter_id(&self.options.filter))
+        feed_id(&self.options.filter)
     }
 
     /// What has become of the feed.
@@ -259,7 +273,7 @@ impl Subscription {
         };
         match since {
             Since::Seq(seq) => Some(seq),
-            Since::Start | Since::Now => None,
+            Since::Start | Since::Now | Since::Time(_) => None,
         }
     }
 
@@ -316,7 +330,7 @@ impl Feed {
     fn remove(&self, number: u64) -> bool {
         let mut state = locked(&self.state);
         state.callbacks.retain(|(other, _)| *other != number);
-        if state.calling {
+        if state.calling > 0 {
             state.removed.push(number);
             return false;
         }
@@ -327,7 +341,7 @@ impl Feed {
     fn stop(&self) -> usize {
         let mut state = locked(&self.state);
         state.status = FeedStatus::Stopped;
-        let count = state.callbacks.len();
+        let count = state.callbacks.len() + state.calling.saturating_sub(state.removed.len());
         state.callbacks.clear();
         drop(state);
         self.changed.notify(usize::MAX);
@@ -355,7 +369,7 @@ impl Feed {
             if changes.is_empty() {
                 return true;
             }
-            state.calling = true;
+            state.calling = state.callbacks.len();
             // Out of the lock, so that a callback may subscribe and unsubscribe.
             std::mem::take(&mut state.callbacks)
         };
@@ -374,7 +388,7 @@ impl Feed {
             told.is_ok()
         });
         let mut state = locked(&self.state);
-        state.calling = false;
+        state.calling = 0;
         let removed = std::mem::take(&mut state.removed);
         callbacks.retain(|(number, _)| !removed.contains(number));
         callbacks.append(&mut state.callbacks);

@@ -1,10 +1,11 @@
 //! Filters: which changes a feed reports.
 
-use super::{Functions, Request, text_of};
+use super::{Functions, Request, Stub, text_of};
 use crate::adapter::{ChangesBatch, ChangesStream};
 use futures_util::{StreamExt, TryStreamExt};
-use settee_core::options::ChangesOptions;
-use settee_core::{Error, Result};
+use settee_core::options::{ChangesOptions, Filter, FilterFunction, GetOptions, OpenRevs};
+use settee_core::wire::RevResult;
+use settee_core::{Error, Result, Rev};
 
 /// A filter that is a function.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,7 +63,8 @@ impl ChangesFilter {
 impl Functions {
     /// The changes that a function lets pass. Where it fails, the change does not.
     ///
-    /// Of the options, `limit` counts what passes.
+    /// Of the options, `limit` counts what passes. With [`Style::AllDocs`](settee_core::options::Style::AllDocs), each leaf of a document
+    /// passes or does not.
     ///
     /// # Errors
     ///
@@ -82,6 +84,9 @@ impl Functions {
         let mut inner = options.clone();
         inner.include_docs = true;
         inner.limit = None;
+        if let Filter::Function(_) = inner.filter {
+            inner.filter = Filter::None;
+        }
         let changes = self.db.changes(&inner).await?;
         let (functions, filter) = (self.clone(), filter.clone());
         let (limit, include_docs) = (options.limit.map(|limit| limit.max(1)), options.include_docs);
@@ -89,14 +94,17 @@ impl Functions {
             let (functions, filter) = (functions.clone(), filter.clone());
             let (source, request) = (design.source.clone(), request.clone());
             async move {
-                let docs = batch.changes.iter().map(|change| text_of(change.doc.as_deref()));
-                let passes = functions.ask(&filter, &source, docs.collect(), request).await?;
-                Ok((batch, passes))
+                let leaves = functions.leaves(&batch).await?;
+                let docs = leaves.iter().map(|leaf| leaf.text.clone()).collect();
+                let passes = functions.ask(&filter, &source, docs, request).await?;
+                let passing = leaves.into_iter().zip(passes);
+                let passing = passing.filter(|(_, passes)| *passes).map(|(leaf, _)| leaf);
+                Ok((batch, passing.collect()))
             }
         });
         let mut left = limit;
-        let batches = filtered.map_ok(move |(mut batch, passes)| {
-            keep(&mut batch, &passes, &mut left);
+        let batches = filtered.map_ok(move |(mut batch, passing): (_, Vec<Leaf>)| {
+            keep(&mut batch, &passing, &mut left);
             if !include_docs {
                 batch.changes.iter_mut().for_each(|change| change.doc = None);
             }
@@ -113,6 +121,37 @@ impl Functions {
             std::future::ready(item)
         });
         Ok(batches.boxed())
+    }
+
+    /// The same for whoever has no request: the owner of the database asks.
+    pub(crate) async fn filtered(
+        &self,
+        function: &FilterFunction,
+        options: &ChangesOptions,
+    ) -> Result<ChangesStream> {
+        let filter = ChangesFilter::parse(&function.name, function.view())?;
+        let stub = Stub { query: function.query.clone(), ..Stub::default() };
+        let path = vec![self.db.name().to_owned(), "_changes".to_owned()];
+        self.changes(&filter, &stub.request(path, "GET")?, options).await
+    }
+
+    /// The revisions of a batch that are to be judged, in its order.
+    async fn leaves(&self, batch: &ChangesBatch) -> Result<Vec<Leaf>> {
+        let mut leaves = Vec::with_capacity(batch.changes.len());
+        for (change, at) in batch.changes.iter().zip(0..) {
+            if let [_] = &change.revs[..] {
+                leaves.push(Leaf { at, rev: None, text: text_of(change.doc.as_deref()) });
+                continue;
+            }
+            let revs = OpenRevs::Revs(change.revs.clone());
+            for found in self.db.open_revs(&change.id, &revs, &GetOptions::default()).await? {
+                // One that has gone meanwhile comes again as another.
+                if let RevResult::Found(doc) = found {
+                    leaves.push(Leaf { at, rev: doc.rev.clone(), text: text_of(Some(&doc)) });
+                }
+            }
+        }
+        Ok(leaves)
     }
 
     async fn ask(
@@ -138,14 +177,33 @@ impl Functions {
     }
 }
 
-/// Leaves those changes that pass, up to a limit.
-fn keep(batch: &mut ChangesBatch, passes: &[bool], left: &mut Option<u64>) {
+/// A revision that a filter judges.
+struct Leaf {
+    /// Its change's place in the batch.
+    at: usize,
+    /// Which one it is, unless it is the change's only one.
+    rev: Option<Rev>,
+    text: String,
+}
+
+/// Leaves those changes of which something passes, up to a limit.
+fn keep(batch: &mut ChangesBatch, passing: &[Leaf], left: &mut Option<u64>) {
     let changes = std::mem::take(&mut batch.changes);
     let mut behind = changes.len() as u64;
-    for (change, passes) in changes.into_iter().zip(passes) {
+    let mut passing = passing.iter().peekable();
+    for (mut change, at) in changes.into_iter().zip(0..) {
         behind -= 1;
+        let mut revs = Vec::new();
+        let mut passes = false;
+        while let Some(leaf) = passing.next_if(|leaf| leaf.at == at) {
+            passes = true;
+            revs.extend(leaf.rev.clone());
+        }
         if !passes {
             continue;
+        }
+        if !revs.is_empty() {
+            change.revs = revs;
         }
         let seq = change.seq.clone();
         batch.changes.push(change);

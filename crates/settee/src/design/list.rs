@@ -66,10 +66,23 @@ impl Functions {
         let (ddoc, name, view) = split_path(path, "list")?;
         let bad_path = || Error::new(ErrorKind::NotFound, "Bad path.").with_name("list_error");
         let request = stub.request(self.path(ddoc, "_list", name, view), "GET")?;
-        let (other, view) = match view.ok_or_else(bad_path)?.split_once('/') {
-            None => (ddoc, view.unwrap_or_default()),
-            Some((other, view)) => (other, view),
-        };
+        self.list_over(ddoc, name, view.ok_or_else(bad_path)?, &request).await
+    }
+
+    /// Answers `/{db}/_design/{ddoc}/_list/{name}/{view}`, where the view may be `other/view` of
+    /// another design document.
+    ///
+    /// # Errors
+    ///
+    /// As [`list`](Functions::list).
+    pub async fn list_over(
+        &self,
+        ddoc: &str,
+        name: &str,
+        view: &str,
+        request: &Request,
+    ) -> Result<ListResponse> {
+        let (other, view) = view.split_once('/').unwrap_or((ddoc, view));
         let mut parameters = request.query.clone();
         if let Some(body) = &request.body {
             let content_type = request.header("Content-Type").unwrap_or("application/json");
@@ -79,7 +92,7 @@ impl Functions {
         }
         let options = view_options(&parameters)?;
         let rows = self.rows(other, view, &options).await?;
-        self.list_request(ddoc, name, rows, options.include_docs, &request).await
+        self.list_request(ddoc, name, rows, options.include_docs, request).await
     }
 
     /// The rows of a view or of `_all_docs`.

@@ -39,6 +39,7 @@ pub use list::ListResponse;
 pub use request::{Request, Stub, UserCtx};
 pub use response::Response;
 pub use rewrite::Target;
+pub use update::Update;
 pub use validate::{Validating, Validator};
 
 use crate::Database;

@@ -5,25 +5,26 @@ use super::attachments::{self, NewBlob, Upload};
 use super::databases::{Inner, Shared, as_slice, state};
 use super::listings::following;
 use super::maintenance::Depth;
-use super::schema::{BodyRow, DbState, PurgeRow, StoredAttachment, meta, side};
+use super::schema::{BodyRow, DbId, DbState, PurgeRow, StoredAttachment, meta, side};
 use super::write::{self, Edit, Writer};
-use super::{Fail, Result, changes, listings, maintenance, read};
+use super::{Fail, Result, changes, listings, maintenance, read, time_seq};
 use crate::adapter::{
     Adapter, AttachmentReader, ByteStream, ChangesStream, DbUpdateKind, Location, Parts, Rows,
     ViewRows, store_durability,
 };
+use crate::design::Functions;
 use crate::views;
 use async_trait::async_trait;
 use futures_core::stream::BoxStream;
 use futures_util::{StreamExt, stream};
 use settee_core::id::{self, DocKind};
 use settee_core::options::{
-    AllDocsOptions, AttachmentHead, AttachmentOptions, BulkGetItem, ChangesOptions, GetOptions,
-    OpenRevs, ViewOptions, WriteOptions,
+    AllDocsOptions, AttachmentHead, AttachmentOptions, BulkGetItem, ChangesOptions, Filter,
+    GetOptions, OpenRevs, ViewOptions, WriteOptions,
 };
 use settee_core::wire::{
-    DatabaseInfo, DesignInfo, DocError, MissingRevs, Purged, RevResult, RevsByDoc, Saved, Security,
-    Seq, Sizes, TempView, WriteResult,
+    AutoPurge, DatabaseInfo, DesignInfo, DocError, MissingRevs, Purged, RevResult, RevsByDoc,
+    Saved, Security, Seq, Sizes, TempView, TimeBin, WriteResult,
 };
 use settee_core::{Document, Encoding, Error, Rev, RevTree};
 use settee_store::{Durability, Table};
@@ -185,6 +186,18 @@ impl LocalDatabase {
             .await
     }
 
+    /// Puts a row of `Meta` that belongs to the database.
+    async fn put_meta(&self, key: fn(DbId) -> Vec<u8>, row: Vec<u8>) -> Result<()> {
+        let db = self.shared()?.id;
+        let written = self.inner.transact(Durability::Flush, move |tx| {
+            // The database may have gone.
+            state(tx, db)?;
+            tx.put(Table::Meta, key(db), row);
+            Ok(())
+        });
+        written.await
+    }
+
     fn state(&self) -> Result<DbState> {
         let row = self.inner.store.get(Table::Meta, &meta::state(self.shared()?.id))?;
         Ok(DbState::decode(&row.ok_or_else(Error::no_database)?)?)
@@ -331,6 +344,12 @@ impl Adapter for LocalDatabase {
     }
 
     async fn changes(&self, options: &ChangesOptions) -> settee_core::Result<ChangesStream> {
+        if let Filter::Function(function) = &options.filter {
+            let script = self.inner.views.functions.script("javascript")?.clone();
+            return Functions::new(Arc::new(self.clone()), script)
+                .filtered(function, options)
+                .await;
+        }
         Ok(changes::changes(&self.inner, self.shared()?, options.clone())?)
     }
 
@@ -486,6 +505,30 @@ impl Adapter for LocalDatabase {
         Ok(self.update_state(set).await?)
     }
 
+    async fn auto_purge(&self) -> settee_core::Result<AutoPurge> {
+        let row = self.inner.store.get(Table::Meta, &meta::auto_purge(self.shared()?.id));
+        match row.map_err(Fail::from)? {
+            None => Ok(AutoPurge::default()),
+            Some(row) => serde_json::from_slice(&row).map_err(Error::internal),
+        }
+    }
+
+    async fn set_auto_purge(&self, settings: &AutoPurge) -> settee_core::Result<()> {
+        let text = serde_json::to_vec(settings).map_err(Error::internal)?;
+        Ok(self.put_meta(meta::auto_purge, text).await?)
+    }
+
+    async fn time_seq(&self) -> settee_core::Result<Vec<TimeBin>> {
+        let shared = self.shared()?;
+        let snapshot = self.inner.store.snapshot();
+        let state = changes::state(&snapshot, shared.id)?;
+        Ok(time_seq::read(&snapshot, shared.id)?.histogram(state.update_seq))
+    }
+
+    async fn reset_time_seq(&self) -> settee_core::Result<()> {
+        Ok(self.update_state(|writer| writer.forget_times()).await?)
+    }
+
     async fn revs_limit(&self) -> settee_core::Result<u64> {
         Ok(self.state()?.revs_limit)
     }
@@ -507,15 +550,8 @@ impl Adapter for LocalDatabase {
     }
 
     async fn set_security(&self, security: &Security) -> settee_core::Result<()> {
-        let db = self.shared()?.id;
         let text = serde_json::to_vec(security).map_err(Error::internal)?;
-        let written = self.inner.transact(Durability::Flush, move |tx| {
-            // The database may have gone.
-            state(tx, db)?;
-            tx.put(Table::Meta, meta::security(db), text);
-            Ok(())
-        });
-        Ok(written.await?)
+        Ok(self.put_meta(meta::security, text).await?)
     }
 
     async fn compact(&self) -> settee_core::Result<()> {

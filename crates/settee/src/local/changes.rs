@@ -6,7 +6,7 @@
 use super::databases::{Inner, Shared};
 use super::read::{self, Read};
 use super::schema::{DbId, DbState, SeqRow, meta, seq_in, seq_key, side};
-use super::{Fail, Result};
+use super::{Fail, Result, time_seq};
 use crate::adapter::{ChangesBatch, ChangesStream};
 use futures_util::{StreamExt, stream};
 use settee_core::options::{ChangesOptions, Filter, GetOptions, Since, Style};
@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Rows looked at for one batch: some tenths of a millisecond of work.
-const BATCH: usize = 256;
+const BATCH: u64 = 256;
 
 /// Reads changes.
 pub(crate) fn changes(
@@ -30,10 +30,24 @@ pub(crate) fn changes(
         Since::Start => 0,
         Since::Now => state(&inner.store.snapshot(), shared.id)?.update_seq,
         Since::Seq(seq) => number(seq)?,
+        Since::Time(time) => {
+            let snapshot = inner.store.snapshot();
+            match time_seq::read(&snapshot, shared.id)?.reached(*time) {
+                Some(seq) => seq,
+                None => state(&snapshot, shared.id)?.update_seq,
+            }
+        }
     };
     let left = options.limit.unwrap_or(u64::MAX);
-    let feed =
-        Feed { inner: inner.clone(), shared, options, last: since, left, phase: Phase::Reading };
+    let feed = Feed {
+        inner: inner.clone(),
+        shared,
+        options,
+        last: since,
+        left,
+        phase: Phase::Reading,
+        counted: None,
+    };
     if feed.options.descending {
         return Ok(feed.descending());
     }
@@ -61,7 +75,7 @@ fn number(seq: &Seq) -> Result<u64> {
     }
 }
 
-fn state(snapshot: &Snapshot, db: DbId) -> Result<DbState> {
+pub(crate) fn state(snapshot: &Snapshot, db: DbId) -> Result<DbState> {
     let state = snapshot.get(Table::Meta, &meta::state(db))?.ok_or_else(Error::no_database)?;
     Ok(DbState::decode(&state)?)
 }
@@ -82,6 +96,8 @@ struct Feed {
     last: u64,
     left: u64,
     phase: Phase,
+    /// How many changes were counted behind `last`, and the state that they were counted in.
+    counted: Option<(DbState, u64)>,
 }
 
 impl Feed {
@@ -142,36 +158,58 @@ impl Feed {
             false if self.options.live && self.left > 0 => Phase::CaughtUp,
             false => Phase::Ended,
         };
-        let pending = match self.last >= state.update_seq {
-            true => 0,
-            false => count_after(&snapshot, db, self.last)?,
+        let pending = match self.counted.take() {
+            _ if self.last >= state.update_seq => 0,
+            // Nothing has been written since the batch before.
+            Some((counted, pending)) if counted == state => pending.saturating_sub(looked_at),
+            _ => count_after(&snapshot, db, self.last)?,
         };
+        self.counted = Some((state, pending));
         Ok(ChangesBatch { changes, last_seq: Seq::Number(self.last), pending })
     }
 
     /// The change of one row, unless it is filtered out.
     fn change(&self, snapshot: &Snapshot, seq: u64, row: &[u8]) -> Result<Option<Change>> {
-        let row = SeqRow::decode(row, self.options.style == Style::AllDocs)?;
-        let winner = |options: &GetOptions| -> Result<_> {
-            let Some(doc) = read::doc_row(snapshot, self.shared.id, &row.id)? else {
-                return Err(super::corrupt("a change's document is missing").into());
-            };
-            let read = Read { snapshot, db: self.shared.id, id: &row.id, row: &doc };
-            read.winner(options)
+        let mut row = SeqRow::decode(row, self.options.style == Style::AllDocs)?;
+        let doc_row = |id: &str| match read::doc_row(snapshot, self.shared.id, id)? {
+            Some(doc) => Ok::<_, Fail>(doc),
+            None => Err(super::corrupt("a change's document is missing").into()),
         };
+        let winner = |id: &str, options: &GetOptions| {
+            let row = &doc_row(id)?;
+            Read { snapshot, db: self.shared.id, id, row }.winner(options)
+        };
+        let plain = GetOptions::default();
         let pass = match &self.options.filter {
             Filter::None => true,
             Filter::DocIds(ids) => ids.contains(&row.id),
             Filter::Design => row.id.starts_with("_design/"),
-            Filter::Selector(selector) => {
-                selector.matches(&winner(&GetOptions::default())?.to_value())
+            Filter::Selector(selector) if row.leaves.len() == 1 => {
+                selector.matches(&winner(&row.id, &plain)?.to_value())
             }
+            Filter::Selector(selector) => {
+                // Each leaf is judged for itself.
+                let (id, doc) = (row.id.as_str(), &doc_row(&row.id)?);
+                let read = Read { snapshot, db: self.shared.id, id, row: doc };
+                let tree = doc.tree()?;
+                let mut leaves = Vec::new();
+                for rev in row.leaves {
+                    let leaf = read.revision(&tree, &rev, &plain)?;
+                    if leaf.is_some_and(|leaf| selector.matches(&leaf.to_value())) {
+                        leaves.push(rev);
+                    }
+                }
+                row.leaves = leaves;
+                !row.leaves.is_empty()
+            }
+            // The adapter does not ask for it here.
+            Filter::Function(_) => return Err(Error::internal("no place for a function").into()),
         };
         if !pass {
             return Ok(None);
         }
         let doc = match self.options.include_docs {
-            true => Some(Box::new(winner(&self.options.doc)?)),
+            true => Some(Box::new(winner(&row.id, &self.options.doc)?)),
             false => None,
         };
         let SeqRow { deleted, id, leaves } = row;

@@ -146,6 +146,9 @@ impl Check<'_> {
             }
             for (rev, stored) in tree.stored() {
                 self.report.revisions += 1;
+                if tree.get(&rev).and_then(|node| node.stored) != Some(stored) {
+                    self.problem(format!("{id:?} has {rev} twice"));
+                }
                 let inline = row.body.as_ref().filter(|_| row.body_seq == stored.seq).cloned();
                 let body = match inline {
                     Some(body) => Some(body),
@@ -238,6 +241,10 @@ impl Check<'_> {
         let purges = side::purge(db, 0);
         for row in self.rows(Table::Side, &purges[..5]) {
             PurgeRow::decode(&row?.1)?;
+        }
+        let times = super::time_seq::read(self.snapshot, db)?;
+        if let Some(problem) = times.problem(&state) {
+            self.problem(problem.to_owned());
         }
         let (snapshot, mut problems) = (self.snapshot, Vec::new());
         let indexes = views::check(snapshot, db, &state, &mut |what| problems.push(what))?;

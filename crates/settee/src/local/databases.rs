@@ -336,6 +336,7 @@ impl Host for Local {
                 tx.delete(Table::Meta, key);
                 tx.delete(Table::Meta, meta::state(id));
                 tx.delete(Table::Meta, meta::security(id));
+                tx.delete(Table::Meta, meta::auto_purge(id));
                 tx.retire(id);
                 views::state::retire_all(tx, id)?;
                 Ok(id)

@@ -3,7 +3,9 @@
 use super::schema::{
     BlobRow, BodyRow, DbEntry, DbState, DocHead, DocRow, LocalRow, PurgeRow, SeqRow, meta,
 };
+use super::time_seq::TimeSeq;
 use bytes::Bytes;
+use std::time::SystemTime;
 
 /// Reads a row of some kind. Whatever its bytes are, this returns; what was read reads the same when
 /// it is written and read again.
@@ -54,6 +56,14 @@ pub fn decode_row(kind: u8, row: &[u8]) {
             PurgeRow::decode(bytes).ok().map(|row| row.encode())
         }),
         8 => same(meta::upload_in(row), |&(db, blob)| meta::upload_in(&meta::upload(db, blob))),
+        9 => {
+            let read = TimeSeq::decode(row).ok();
+            if let Some(times) = &read {
+                let _ = times.problem(&DbState::default());
+                let _ = (times.reached(SystemTime::now()), times.histogram(u64::MAX));
+            }
+            same(read, |times| TimeSeq::decode(&times.encode()).ok());
+        }
         _ => {}
     }
 }

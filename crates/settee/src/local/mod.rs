@@ -19,6 +19,7 @@ pub(crate) mod listings;
 mod maintenance;
 pub(crate) mod read;
 pub(crate) mod schema;
+mod time_seq;
 mod write;
 
 pub use crate::views::{Emitter, NativeView};

@@ -49,6 +49,11 @@ pub(crate) mod meta {
         [b"x/".as_slice(), &db.to_be_bytes()].concat()
     }
 
+    /// A database's `_auto_purge`, as JSON.
+    pub(crate) fn auto_purge(db: DbId) -> Vec<u8> {
+        [b"a/".as_slice(), &db.to_be_bytes()].concat()
+    }
+
     /// An upload that is under way: its chunks belong to nobody yet.
     pub(crate) fn upload(db: DbId, blob: u64) -> Vec<u8> {
         [b"u/".as_slice(), &db.to_be_bytes(), &blob.to_be_bytes()].concat()
@@ -129,6 +134,11 @@ pub(crate) mod side {
         seq / SEQ_BLOCK
     }
 
+    /// When changes were made: a [`TimeSeq`](crate::local::time_seq::TimeSeq).
+    pub(crate) fn time_seq(db: DbId) -> Vec<u8> {
+        kind(db, b't', &[])
+    }
+
     /// A blob by its number.
     pub(crate) fn blob(db: DbId, blob: u64) -> Vec<u8> {
         kind(db, b'b', &blob.to_be_bytes())
@@ -190,6 +200,9 @@ pub(crate) struct DbState {
     pub(crate) active: u64,
     /// Bytes, about, of bodies that a compaction would drop.
     pub(crate) old: u64,
+    /// When the newest interval of [`TimeSeq`](super::time_seq::TimeSeq) began, in seconds since
+    /// 1970; 0 if there is none.
+    pub(crate) newest_interval: u64,
 }
 
 impl Default for DbState {
@@ -206,12 +219,13 @@ impl Default for DbState {
             external: 0,
             active: 0,
             old: 0,
+            newest_interval: 0,
         }
     }
 }
 
 impl DbState {
-    fn fields(&mut self) -> [&mut u64; 11] {
+    fn fields(&mut self) -> [&mut u64; 12] {
         [
             &mut self.doc_count,
             &mut self.doc_del_count,
@@ -224,6 +238,7 @@ impl DbState {
             &mut self.external,
             &mut self.active,
             &mut self.old,
+            &mut self.newest_interval,
         ]
     }
 
@@ -239,7 +254,10 @@ impl DbState {
         let mut row = Reader(row);
         let mut state = DbState::default();
         for field in state.fields() {
-            *field = row.uint()?;
+            // Rows from before a field existed end without it.
+            if !row.0.is_empty() {
+                *field = row.uint()?;
+            }
         }
         Ok(state)
     }

@@ -75,6 +75,8 @@ pub(crate) struct Writer<'w, 't> {
     pub(crate) tx: &'w mut Tx<'t>,
     pub(crate) db: DbId,
     pub(crate) state: DbState,
+    /// The update sequence as the transaction found it.
+    before: u64,
     /// What is to be added to the counts of sequences in use, by block.
     seq_counts: FxHashMap<u64, i64>,
 }
@@ -83,11 +85,14 @@ impl<'w, 't> Writer<'w, 't> {
     /// Begins to change a database, which must exist.
     pub(crate) fn new(tx: &'w mut Tx<'t>, db: DbId) -> Result<Writer<'w, 't>> {
         let state = super::databases::state(tx, db)?;
-        Ok(Writer { tx, db, state, seq_counts: FxHashMap::default() })
+        Ok(Writer { tx, db, state, before: state.update_seq, seq_counts: FxHashMap::default() })
     }
 
     /// Puts the rows that all changes together make.
-    pub(crate) fn finish(self) -> Result<()> {
+    pub(crate) fn finish(mut self) -> Result<()> {
+        if self.state.update_seq > self.before {
+            self.note_time(self.before)?;
+        }
         for (block, more) in self.seq_counts {
             if more == 0 {
                 continue;

@@ -9,10 +9,12 @@ use super::http::{Call, bad_reply};
 use super::retry::Backoff;
 use super::rows::{LineReader, RowReader};
 use super::runtime::with_runtime;
+use super::url::encode;
 use crate::adapter::{ChangesBatch, ChangesStream};
 use futures_util::{StreamExt, stream};
 use settee_core::json;
 use settee_core::options::{ChangesOptions, Filter, Since, Style};
+use settee_core::time::rfc3339;
 use settee_core::wire::{Change, Seq, row_error};
 use settee_core::{Error, ErrorKind, Result};
 use std::sync::Arc;
@@ -20,6 +22,24 @@ use std::time::Duration;
 
 /// How often in a row a feed that is not live is begun again.
 const ATTEMPTS: u32 = 5;
+
+/// Parameters that are not a filter function's to set.
+const PARAMETERS: [&str; 14] = [
+    "attachments",
+    "conflicts",
+    "descending",
+    "feed",
+    "filter",
+    "heartbeat",
+    "include_docs",
+    "last-event-id",
+    "limit",
+    "return",
+    "seq_interval",
+    "since",
+    "style",
+    "timeout",
+];
 
 /// Reads changes.
 pub(crate) async fn changes(db: Arc<Shared>, options: ChangesOptions) -> Result<ChangesStream> {
@@ -104,6 +124,7 @@ impl Feed {
             Since::Start => path,
             Since::Now => path.with("since", "now"),
             Since::Seq(seq) => path.with("since", seq),
+            Since::Time(time) => path.with("since", rfc3339(*time)),
         };
         if with_limit {
             path = path.maybe("limit", self.left);
@@ -128,6 +149,14 @@ impl Feed {
                 let body = serde_json::json!({ "selector": selector.to_value() });
                 (Some("_selector"), Some(body.to_string()))
             }
+            Filter::Function(function) => {
+                let theirs = |name: &str| !PARAMETERS.contains(&name);
+                for (name, value) in function.query.iter().filter(|(name, _)| theirs(name)) {
+                    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                    path = path.with(&encode(name), text);
+                }
+                (Some(function.name.as_str()), None)
+            }
         };
         let path = path.maybe("filter", filter);
         Ok(match body {
@@ -140,7 +169,7 @@ impl Feed {
     async fn nothing(&self) -> Result<ChangesBatch> {
         let info = self.db.info().await?;
         let last_seq = match &self.since {
-            Since::Start => Seq::Number(0),
+            Since::Start | Since::Time(_) => Seq::Number(0),
             Since::Now => info.update_seq.clone(),
             Since::Seq(seq) => seq.clone(),
         };

@@ -106,9 +106,12 @@ fn check(tcp: &TokioIo<TcpStream>, addresses: Option<Addresses>) -> Result<(), B
 
 impl Proxy {
     fn parse(url: &str) -> Result<Proxy> {
-        let (base, credentials) = BaseUrl::parse(url)?;
-        let uri = base.to_string().parse::<Uri>();
-        let uri = uri.map_err(|_| Error::bad_request("The proxy's URL is not legal."))?;
+        let illegal = || Error::bad_request("The proxy's URL is not legal.");
+        let (base, credentials) = BaseUrl::parse(url).map_err(|_| illegal())?;
+        let uri = base.to_string().parse::<Uri>().map_err(|_| illegal())?;
+        if uri.scheme_str() != Some("http") {
+            return Err(Error::bad_request("A proxy's URL begins with http://"));
+        }
         let authorization = credentials.and_then(|credentials| {
             let mut value = HeaderValue::try_from(credentials.basic()).ok()?;
             value.set_sensitive(true);

@@ -19,8 +19,9 @@ use settee_core::options::{
     DocSet, GetOptions, OpenRevs, Update, ViewOptions, WriteOptions,
 };
 use settee_core::wire::{
-    DatabaseInfo, DesignInfo, DocError, DocRow, MissingRevs, Purged, RevResult, RevsByDoc, Saved,
-    Security, Seq, Sizes, TempView, ViewRow, WriteResult, parse_bulk_get_result,
+    AutoPurge, DatabaseInfo, DesignInfo, DocError, DocRow, MissingRevs, Purged, RevResult,
+    RevsByDoc, Saved, Security, Seq, Sizes, TempView, TimeBin, TimeSeqReply, ViewRow, WriteResult,
+    parse_bulk_get_result,
 };
 use settee_core::{Digest, Document, Encoding, Error, ErrorKind, Result, Rev};
 use sha2::{Digest as _, Sha256};
@@ -642,6 +643,24 @@ impl Adapter for RemoteDatabase {
 
     async fn set_purged_infos_limit(&self, limit: u64) -> Result<()> {
         self.set_number("_purged_infos_limit", limit).await
+    }
+
+    async fn auto_purge(&self) -> Result<AutoPurge> {
+        self.http().fetch(Call::get(self.path("_auto_purge"))).await
+    }
+
+    async fn set_auto_purge(&self, settings: &AutoPurge) -> Result<()> {
+        let body = serde_json::to_vec(settings).map_err(Error::internal)?;
+        self.http().run(Call::put(self.path("_auto_purge")).json(body)).await
+    }
+
+    async fn time_seq(&self) -> Result<Vec<TimeBin>> {
+        let reply: TimeSeqReply = self.http().fetch(Call::get(self.path("_time_seq"))).await?;
+        reply.bins()
+    }
+
+    async fn reset_time_seq(&self) -> Result<()> {
+        self.http().run(Call::delete(self.path("_time_seq"))).await
     }
 
     async fn revs_limit(&self) -> Result<u64> {

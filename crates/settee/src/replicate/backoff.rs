@@ -24,7 +24,7 @@ impl Backoff {
     ///
     /// It is random between half of it and all of it, so that those whom one failure has hit do not
     /// come back all at once.
-    pub(crate) fn wait(&self, failures: u32) -> Duration {
+    pub fn wait(&self, failures: u32) -> Duration {
         let longest = self.first.saturating_mul(1u32.checked_shl(failures).unwrap_or(u32::MAX));
         let longest = longest.min(self.longest);
         let chance = env::random::<2>().map_or(0, u16::from_be_bytes);

@@ -73,12 +73,12 @@ impl Driver {
 
     async fn attempts(&self) -> Result<ReplicationResult> {
         let start_time = env::now_micros();
-        let replication_id = replication_id(&*self.source, &*self.target, &self.options);
+        let mut replication_id = None;
         let mut failures = 0;
         let mut reached = None;
         let ended = loop {
             let before = self.control.progress().last_seq;
-            let error = match self.attempt(&replication_id, reached.as_ref()).await {
+            let error = match self.attempt(&mut replication_id, reached.as_ref()).await {
                 Ok(ended) => break ended,
                 Err(error) => error,
             };
@@ -111,7 +111,7 @@ impl Driver {
             end_time: env::now_micros(),
             status,
             errors,
-            replication_id,
+            replication_id: replication_id.unwrap_or_default(),
             session_id: checkpoint.as_ref().map_or("", Checkpoint::session).to_owned(),
             history: checkpoint.as_ref().map_or_else(Vec::new, Checkpoint::history),
             no_changes,
@@ -123,9 +123,19 @@ impl Driver {
     }
 
     /// From the last checkpoint to the end, or to the first failure.
-    async fn attempt(&self, id: &str, reached: Option<&Seq>) -> Result<Ended> {
+    async fn attempt(&self, id: &mut Option<String>, reached: Option<&Seq>) -> Result<Ended> {
         let options = &*self.options;
         let call = Call { timeout: options.timeout };
+        let id = match id {
+            Some(id) => id,
+            None => {
+                let found = call.run(replication_id(&*self.source, &*self.target, options));
+                match select(pin!(found), pin!(self.cancelled())).await {
+                    Either::Left((found, _)) => id.insert(found?),
+                    Either::Right(_) => return Ok(Ended::cancelled(None)),
+                }
+            }
+        };
         let since = match options.use_checkpoints {
             true => options.since.as_ref(),
             // Without checkpoints, what this run remembers is all there is to go on from.

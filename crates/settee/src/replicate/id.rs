@@ -9,32 +9,71 @@ use crate::adapter::{Adapter, Location};
 use crate::env::hex;
 use md5::{Digest as _, Md5};
 use serde_json::Value;
-use settee_core::options::Filter;
+use settee_core::options::{Filter, GetOptions};
 use settee_core::wire::Seq;
+use settee_core::{Error, ErrorKind, Result};
 
 /// The version of the scheme, as checkpoints name it.
 pub(crate) const VERSION: u64 = 4;
 
-/// The name of a replication of two databases.
-pub(crate) fn replication_id(
+/// The name of a replication of two databases. A filter function is part of it, so that is read.
+pub(crate) async fn replication_id(
     source: &dyn Adapter,
     target: &dyn Adapter,
     options: &ReplicateOptions,
-) -> String {
+) -> Result<String> {
+    let code = match &options.filter {
+        Filter::Function(function) if !function.name.starts_with('_') => {
+            Some(code_of(source, &function.name).await?)
+        }
+        _ => None,
+    };
     let (source, target) = (source.location(), target.location());
     let here = match (&target, &source) {
         (Location::Local { place, .. }, _) | (_, Location::Local { place, .. }) => place,
         _ => "",
     };
-    Identity {
+    let identity = Identity {
         place: options.place.as_deref().unwrap_or(here),
         source: &source,
         target: &target,
         filter: &options.filter,
+        code: code.as_deref(),
         winning_revs_only: options.winning_revs_only,
         since: options.since.as_ref(),
+    };
+    Ok(identity.base_id())
+}
+
+/// The source of a filter function: with other code it is another replication.
+async fn code_of(source: &dyn Adapter, name: &str) -> Result<String> {
+    let Some((ddoc, function)) = name.split_once('/') else {
+        let reason = "Invalid filter. Must match `ddocname/filtername`.";
+        return Err(Error::bad_request(reason));
+    };
+    let doc = source.get(&format!("_design/{ddoc}"), &GetOptions::default()).await;
+    let doc = doc.map_err(|error| {
+        let why = format!("{}: {}", error.name(), error.reason());
+        let reason = format!("Couldn't open document `_design/{ddoc}` from the source: {why}");
+        Error::new(error.kind(), reason)
+    })?;
+    let filters = doc.get("filters");
+    match filters.as_ref().and_then(|filters| filters.get(function)?.as_str()) {
+        Some(code) => Ok(trimmed(code)),
+        None => {
+            let reason = format!("There is no filter `{function}` in `_design/{ddoc}`.");
+            Err(Error::new(ErrorKind::NotFound, reason))
+        }
     }
-    .base_id()
+}
+
+/// Code of one line without the spaces around it, as CouchDB has it in its ids.
+fn trimmed(code: &str) -> String {
+    match code.split_once('\n') {
+        None => code.trim_matches(' ').to_owned(),
+        Some((line, "")) => format!("{}\n", line.trim_matches(' ')),
+        Some(_) => code.to_owned(),
+    }
 }
 
 /// What makes a replication the same as another.
@@ -44,6 +83,8 @@ pub(crate) struct Identity<'a> {
     pub(crate) source: &'a Location,
     pub(crate) target: &'a Location,
     pub(crate) filter: &'a Filter,
+    /// The source of the filter, if that is a function.
+    pub(crate) code: Option<&'a str>,
     pub(crate) winning_revs_only: bool,
     pub(crate) since: Option<&'a Seq>,
 }
@@ -53,7 +94,7 @@ impl Identity<'_> {
     pub(crate) fn base_id(&self) -> String {
         let mut parts =
             vec![Term::Binary(self.place.to_owned()), endpoint(self.source), endpoint(self.target)];
-        parts.extend(filter(self.filter));
+        parts.extend(filter(self.filter, self.code));
         if self.winning_revs_only {
             parts.push(Term::Binary("winning_revs_only".to_owned()));
         }
@@ -123,7 +164,7 @@ fn split_url(url: &str) -> Option<(&str, Option<u64>, &str)> {
     Some((host, port.filter(|port| !default(port)), path))
 }
 
-fn filter(filter: &Filter) -> Vec<Term> {
+fn filter(filter: &Filter, code: Option<&str>) -> Vec<Term> {
     match filter {
         Filter::None => Vec::new(),
         Filter::DocIds(ids) => {
@@ -132,18 +173,18 @@ fn filter(filter: &Filter) -> Vec<Term> {
             vec![Term::List(ids.into_iter().map(Term::Binary).collect())]
         }
         Filter::Design => {
-            vec![Term::Binary("_design".to_owned()), json(&Value::Object([].into_iter().collect()))]
+            vec![Term::Binary("_design".to_owned()), Term::Tuple(vec![Term::List(Vec::new())])]
         }
-        Filter::Selector(selector) => vec![json(&selector_value(selector))],
+        Filter::Selector(selector) => vec![json(&selector.to_value(), true)],
+        Filter::Function(function) => vec![
+            Term::Binary(code.unwrap_or(&function.name).to_owned()),
+            json(&Value::Object(function.query.clone()), false),
+        ],
     }
 }
 
-fn selector_value(selector: &settee_core::selector::Selector) -> Value {
-    Value::String(format!("{selector:?}"))
-}
-
-/// JSON as Erlang has it, members in the order of their names.
-fn json(value: &Value) -> Term {
+/// JSON as Erlang has it, members as they are or in the order of their names.
+fn json(value: &Value, sorted: bool) -> Term {
     match value {
         Value::Null => Term::Atom("null"),
         Value::Bool(true) => Term::Atom("true"),
@@ -153,12 +194,16 @@ fn json(value: &Value) -> Term {
             (None, float) => Term::Float(float.unwrap_or(f64::MAX)),
         },
         Value::String(text) => Term::Binary(text.clone()),
-        Value::Array(elements) => Term::List(elements.iter().map(json).collect()),
+        Value::Array(elements) => {
+            Term::List(elements.iter().map(|element| json(element, sorted)).collect())
+        }
         Value::Object(members) => {
             let mut members: Vec<_> = members.iter().collect();
-            members.sort_by_key(|(name, _)| name.as_str());
+            if sorted {
+                members.sort_by_key(|(name, _)| name.as_str());
+            }
             let member = |(name, value): (&String, &Value)| {
-                Term::Tuple(vec![Term::Binary(name.clone()), json(value)])
+                Term::Tuple(vec![Term::Binary(name.clone()), json(value, sorted)])
             };
             Term::Tuple(vec![Term::List(members.into_iter().map(member).collect())])
         }
@@ -244,6 +289,7 @@ mod tests {
             source,
             target,
             filter,
+            code: None,
             winning_revs_only: false,
             since: None,
         };
@@ -281,6 +327,13 @@ mod tests {
             assert_ne!(id(&remote(other, Some("u")), &target, &Filter::None), base, "{other}");
         }
         assert_ne!(id(&remote("http://h/db/", None), &target, &Filter::None), base);
+    }
+
+    #[test]
+    fn code_is_trimmed_as_couchdb_does() {
+        assert_eq!(trimmed("  function(doc) { return true; } "), "function(doc) { return true; }");
+        assert_eq!(trimmed(" f \n"), "f\n");
+        assert_eq!(trimmed(" f {\n} "), " f {\n} ");
     }
 
     #[test]

@@ -172,7 +172,8 @@ impl Replication {
         self.filter(Filter::Selector(Arc::new(selector)))
     }
 
-    /// Only documents that a filter lets through.
+    /// Only documents that a filter lets through, such as [`Filter::function`] of the source's design
+    /// documents.
     pub fn filter(mut self, filter: Filter) -> Replication {
         self.options.filter = filter;
         self
@@ -228,8 +229,12 @@ impl Replication {
 
     /// The replication's id: that of every replication of these databases with these options, and
     /// of no other. Its checkpoints bear it.
-    pub fn id(&self) -> String {
-        id::replication_id(&*self.source, &*self.target, &self.options)
+    ///
+    /// # Errors
+    ///
+    /// Those of the source, if a function filters: its code is part of the id, and has to be read.
+    pub async fn id(&self) -> Result<String> {
+        id::replication_id(&*self.source, &*self.target, &self.options).await
     }
 
     /// The future that does it all, and the handle to it. For executors of one's own; others use

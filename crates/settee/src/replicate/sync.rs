@@ -43,6 +43,11 @@ impl Sync {
         }
     }
 
+    /// Both directions, each as it was set up.
+    pub fn of(push: Replication, pull: Replication) -> Sync {
+        Sync { push, pull }
+    }
+
     /// Changes the settings of both directions.
     pub fn both(mut self, change: impl Fn(Replication) -> Replication) -> Sync {
         self.push = change(self.push);

@@ -6,7 +6,7 @@
 use super::backoff::is_transient;
 use super::events::{Control, Denied, same_error};
 use super::{Call, ReplicateOptions};
-use crate::adapter::{Adapter, Part, Parts};
+use crate::adapter::{Adapter, Location, Part, Parts};
 use crate::env;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use settee_core::options::{AttachmentOptions, BulkGetItem, Durability, GetOptions, WriteOptions};
@@ -317,9 +317,14 @@ impl Transfer {
         parts.boxed()
     }
 
-    fn write_options() -> WriteOptions {
-        // What is written is made durable before a checkpoint speaks of it, and not before.
-        WriteOptions { new_edits: false, durability: Durability::Deferred }
+    fn write_options(&self) -> WriteOptions {
+        // What is written here is made durable before a checkpoint speaks of it, and not before. A
+        // server, however, may lose what it has not made durable, come back, and nobody notices.
+        let durability = match self.target.location() {
+            Location::Local { .. } => Durability::Deferred,
+            Location::Remote { .. } => Durability::Flush,
+        };
+        WriteOptions { new_edits: false, durability }
     }
 }
 
@@ -443,7 +448,7 @@ impl<'t> Writer<'t> {
             counters.bulk_get_docs += count;
             counters.bulk_get_attempts += count;
         });
-        let results = match call.run(target.bulk_docs(docs, &Transfer::write_options())).await {
+        let results = match call.run(target.bulk_docs(docs, &self.transfer.write_options())).await {
             Ok(results) => results,
             Err(error) => {
                 let too_large =
@@ -497,7 +502,7 @@ impl<'t> Writer<'t> {
             }
             let watch = Arc::new(Watch::default());
             let parts = follow.then(|| self.transfer.parts(&doc, stored, &watch));
-            let options = Transfer::write_options();
+            let options = self.transfer.write_options();
             let written = target.put(doc, parts, &options);
             let written = call.run_while(written, || watch.pieces.load(Ordering::Relaxed)).await;
             match (watch.failed(), written) {

@@ -222,7 +222,7 @@ impl Functions {
     }
 
     /// What runs functions in a language.
-    fn script(&self, language: &str) -> Result<&Arc<dyn ScriptEngine>> {
+    pub(crate) fn script(&self, language: &str) -> Result<&Arc<dyn ScriptEngine>> {
         if language != "javascript" {
             return Err(unknown_language(language));
         }

@@ -34,10 +34,12 @@ fn bytes(length: usize, seed: u64) -> Vec<u8> {
 }
 
 /// A revision: whether it is a deletion, its members, and its attachments' bytes.
-type Leaf = (bool, Value, BTreeMap<String, Vec<u8>>);
+pub(crate) type Leaf = (bool, Value, BTreeMap<String, Vec<u8>>);
 
 /// All documents with all their leaves, and of each the one that wins.
-async fn everything(db: &Database) -> BTreeMap<String, (String, BTreeMap<String, Leaf>)> {
+pub(crate) async fn everything(
+    db: &Database,
+) -> BTreeMap<String, (String, BTreeMap<String, Leaf>)> {
     let mut all = BTreeMap::new();
     let mut changes = db.changes().all_leaves().stream().await.unwrap();
     while let Some(change) = changes.try_next().await.unwrap() {
@@ -60,7 +62,7 @@ async fn everything(db: &Database) -> BTreeMap<String, (String, BTreeMap<String,
 }
 
 /// A revision of its own beside those that are there.
-async fn branch(db: &Database, id: &str, pos: u64, hash: char, members: Value) {
+pub(crate) async fn branch(db: &Database, id: &str, pos: u64, hash: char, members: Value) {
     let ids: Vec<String> = (0..pos)
         .map(|n| if n + 1 == pos { "0".repeat(32) } else { hash.to_string().repeat(32) })
         .collect();

@@ -12,6 +12,7 @@
 //!
 //! [`Adapter`]: settee::adapter::Adapter
 
+pub mod aging;
 pub mod attachments;
 pub mod bulk;
 pub mod changes;
@@ -154,6 +155,12 @@ pub async fn compacted(db: &Database) {
 macro_rules! for_all_cases {
     ($then:ident) => {
         $then! {
+            aging {
+                how_long_deletions_are_kept_can_be_set,
+                changes_are_counted_by_time,
+                changes_since_a_time_leave_nothing_out,
+                old_deletions_are_purged,
+            }
             attachments {
                 an_attachment_is_read_as_it_was_written,
                 an_attachment_creates_its_document,

@@ -54,9 +54,17 @@ impl Clock {
         self.watch.start(now);
     }
 
-    /// While a function waits for what is outside, its time stands still.
-    pub(super) fn pause(&self) {
+    /// While a function waits for what is outside, its time stands still. Returns what is left.
+    pub(super) fn pause(&self) -> Duration {
         self.watch.pause();
+        self.deadline.get().saturating_duration_since(Instant::now())
+    }
+
+    /// Goes on with the time that was left.
+    pub(super) fn resume(&self, left: Duration) {
+        let now = Instant::now();
+        self.deadline.set(now + left);
+        self.watch.start(now);
     }
 }
 

@@ -78,7 +78,12 @@ impl Outside {
         let send = move |ctx: Ctx<'_>, text: String| outside.go(&ctx, &time, |io| io.send(&text));
         native.set("send", Function::new(ctx.clone(), send)?)?;
         let (outside, time) = (self.clone(), clock.clone());
-        let row = move |ctx: Ctx<'_>| outside.go(&ctx, &time, |io| io.row());
+        let row = move |ctx: Ctx<'_>| {
+            let row = outside.go(&ctx, &time, |io| io.row());
+            // Each row has its time anew, and what is sent for it shares that.
+            time.start();
+            row
+        };
         native.set("row", Function::new(ctx.clone(), row)?)
     }
 
@@ -93,9 +98,9 @@ impl Outside {
         let Ends { io: Some(io), error: None } = &mut *outside else {
             return Err(Exception::throw_message(ctx, "the list has ended"));
         };
-        clock.pause();
+        let left = clock.pause();
         let result = go(&mut **io);
-        clock.start();
+        clock.resume(left);
         result.map_err(|error| {
             let thrown = Exception::throw_message(ctx, error.reason());
             outside.error = Some(error);

@@ -39,7 +39,12 @@ fn couchdb() {
     };
     let remote = Remote::connect(&url, &RemoteOptions::new()).unwrap();
     let mut failed = Vec::new();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let knows_time = runtime.block_on(remote.version()).unwrap().at_least(3, 6);
     for case in testkit::conformance::all() {
+        if case.name.starts_with("aging::") && !knows_time {
+            continue;
+        }
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let place = Place::new(Arc::new(remote.clone()));
         let ran = runtime.block_on(async {

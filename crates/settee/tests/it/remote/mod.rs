@@ -17,4 +17,4 @@ mod old;
 mod pouchdb;
 mod secrets;
 mod server;
-mod site;
+pub(crate) mod site;

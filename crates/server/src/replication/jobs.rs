@@ -1,23 +1,22 @@
-//! Replications that the server runs: what `_replicate` starts, and `_scheduler/jobs` and
-//! `_active_tasks` list. They end with the server.
+//! Replications that the server runs, whoever wants them: what `_scheduler/jobs` and `_active_tasks`
+//! list. They end with the server.
 
+use crate::config::Live;
 use crate::routes::node;
 use serde_json::{Map, Value, json};
-use settee::replicate::{Replication, ReplicationHandle, ReplicationResult, rfc3339};
+use settee::replicate::{Replication, ReplicationHandle, rfc3339};
 use settee_core::{Error, ErrorKind, Result};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::task::JoinHandle;
 
 /// How long the server waits at its end for replications' last checkpoints.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// What the id of a replication without end has behind it.
-const CONTINUOUS: &str = "+continuous";
-
 /// A replication as its lists show it. Nothing in it is secret.
 pub(crate) struct Job {
+    /// The replication's id, with what CouchDB has behind it.
+    pub(crate) id: String,
     /// Where from: a name, or a URL without credentials.
     pub(crate) source: String,
     /// Where to.
@@ -26,11 +25,12 @@ pub(crate) struct Job {
     pub(crate) user: Option<String>,
     /// Whether it goes on until it is cancelled.
     pub(crate) continuous: bool,
+    /// The document that describes it: its database, and its id.
+    pub(crate) document: Option<(String, String)>,
 }
 
 struct Running {
     job: Job,
-    id: String,
     /// In microseconds since 1970.
     started: u64,
     handle: ReplicationHandle,
@@ -38,7 +38,7 @@ struct Running {
 
 /// The replications that are under way.
 #[derive(Default)]
-pub(crate) struct Replications(Mutex<State>);
+pub(crate) struct Jobs(Mutex<State>);
 
 #[derive(Default)]
 struct State {
@@ -47,16 +47,19 @@ struct State {
     closed: bool,
 }
 
-/// What starting came to.
-pub(crate) enum Started {
-    /// It runs, and ends with this.
-    Once(JoinHandle<Result<ReplicationResult>>),
-    /// It runs until it is cancelled, under this id. It may have been running before.
-    Continuous(String),
+/// A replication that was started.
+pub(crate) struct Started {
+    /// Its id, with what CouchDB has behind it.
+    pub(crate) id: String,
+    pub(crate) handle: ReplicationHandle,
+    /// The document that has had it running before, or `None` within if it was a request. The
+    /// handle is then that one's.
+    pub(crate) before: Option<Option<(String, String)>>,
 }
 
-impl Replications {
-    /// Starts a replication. One without end that runs already is not started again.
+impl Jobs {
+    /// Starts a replication. One without end that runs already is not started again, nor is any that
+    /// a document describes.
     ///
     /// # Errors
     ///
@@ -65,15 +68,20 @@ impl Replications {
         self: &Arc<Self>,
         replication: Replication,
         job: Job,
-        max: u64,
+        live: &Live,
     ) -> Result<Started> {
-        let continuous = job.continuous;
-        let id = format!("{}{}", replication.id(), if continuous { CONTINUOUS } else { "" });
+        let id = job.id.clone();
         let mut state = self.lock();
-        let known = |running: &Running| running.job.continuous && running.id == id;
-        if continuous && state.running.values().any(known) {
-            return Ok(Started::Continuous(id));
+        let unique = job.continuous || job.document.is_some();
+        let known = state
+            .running
+            .values()
+            .find(|running| unique && running.job.id == id && running.handle.result().is_none());
+        if let Some(known) = known {
+            let before = Some(known.job.document.clone());
+            return Ok(Started { id, handle: known.handle.clone(), before });
         }
+        let max = live.number("replicator", "max_jobs", 500);
         if state.closed || state.running.len() as u64 >= max {
             let reason = "There are too many replications under way.";
             return Err(Error::new(ErrorKind::ServiceUnavailable, reason));
@@ -81,32 +89,29 @@ impl Replications {
         let (handle, task) = replication.into_task();
         let number = state.next;
         state.next += 1;
-        let running = Running { job, id: id.clone(), started: now(), handle };
+        let running = Running { job, started: now(), handle: handle.clone() };
         state.running.insert(number, running);
         drop(state);
-        let entry = Entry { replications: self.clone(), number };
-        let ended = tokio::spawn(async move {
+        let entry = Entry { jobs: self.clone(), number };
+        tokio::spawn(async move {
             let _entry = entry;
-            let outcome = task.await;
-            if let Err(error) = &outcome {
+            if let Err(error) = task.await {
                 tracing::warn!(%error, "a replication has failed");
             }
-            outcome
         });
-        Ok(match continuous {
-            true => Started::Continuous(id),
-            false => Started::Once(ended),
-        })
+        Ok(Started { id, handle, before: None })
     }
 
-    /// Cancels every replication with this id. Returns its id in full, if there is one.
+    /// Cancels every replication with this id that requests have started. Returns its id in full, if there is one.
     pub(crate) fn cancel(&self, id: &str) -> Option<String> {
         let base = |id: &str| id.split('+').next().unwrap_or_default().to_owned();
         let state = self.lock();
         let mut found = None;
-        for running in state.running.values().filter(|running| base(&running.id) == base(id)) {
+        // What a document wants ends with the document.
+        let requests = state.running.values().filter(|running| running.job.document.is_none());
+        for running in requests.filter(|running| base(&running.job.id) == base(id)) {
             running.handle.cancel();
-            found = Some(running.id.clone());
+            found = Some(running.job.id.clone());
         }
         found
     }
@@ -139,10 +144,10 @@ impl Replications {
     pub(crate) fn tasks(&self) -> Vec<Value> {
         let state = self.lock();
         let task = |(number, running): (&u64, &Running)| {
-            let mut task = running.info();
+            let mut task = info(&running.handle);
             task.extend(running.names(*number));
             task.insert("type".to_owned(), "replication".into());
-            task.insert("replication_id".to_owned(), running.id.as_str().into());
+            task.insert("replication_id".to_owned(), running.job.id.as_str().into());
             task.insert("continuous".to_owned(), running.job.continuous.into());
             task.insert("started_on".to_owned(), (running.started / 1_000_000).into());
             task.insert("updated_on".to_owned(), (now() / 1_000_000).into());
@@ -152,21 +157,24 @@ impl Replications {
     }
 
     /// What `_scheduler/jobs` has.
-    pub(crate) fn jobs(&self) -> Vec<Value> {
+    pub(crate) fn list(&self) -> Vec<Value> {
         let state = self.lock();
-        let continuous = state.running.iter().filter(|(_, running)| running.job.continuous);
+        let listed = state
+            .running
+            .iter()
+            .filter(|(_, running)| running.job.continuous || running.job.document.is_some());
         let job = |(number, running): (&u64, &Running)| {
             let started = rfc3339(running.started);
             let mut job = running.names(*number);
-            job.insert("id".to_owned(), running.id.as_str().into());
+            job.insert("id".to_owned(), running.job.id.as_str().into());
             job.insert("start_time".to_owned(), started.as_str().into());
             let history =
                 ["started", "added"].map(|what| json!({"timestamp": started, "type": what}));
             job.insert("history".to_owned(), history.to_vec().into());
-            job.insert("info".to_owned(), running.info().into());
+            job.insert("info".to_owned(), info(&running.handle).into());
             Value::Object(job)
         };
-        continuous.map(job).collect()
+        listed.map(job).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -177,13 +185,14 @@ impl Replications {
 impl Running {
     /// What it is.
     fn names(&self, number: u64) -> Map<String, Value> {
-        let Job { source, target, user, .. } = &self.job;
+        let Job { source, target, user, document, .. } = &self.job;
+        let (database, doc_id) = document.clone().unzip();
         Map::from_iter(
             [
                 ("node", node::NAME.into()),
                 ("pid", format!("<0.{number}.0>").into()),
-                ("database", Value::Null),
-                ("doc_id", Value::Null),
+                ("database", json!(database)),
+                ("doc_id", json!(doc_id)),
                 ("user", json!(user)),
                 ("source", source.as_str().into()),
                 ("target", target.as_str().into()),
@@ -191,39 +200,39 @@ impl Running {
             .map(|(name, value)| (name.to_owned(), value)),
         )
     }
+}
 
-    /// How far it is.
-    fn info(&self) -> Map<String, Value> {
-        let progress = self.handle.progress();
-        let counters = progress.counters;
-        Map::from_iter(
-            [
-                ("checkpointed_source_seq", json!(progress.checkpointed_seq)),
-                ("source_seq", json!(progress.source_seq)),
-                ("through_seq", json!(progress.last_seq)),
-                ("changes_pending", json!(progress.pending)),
-                ("docs_read", counters.docs_read.into()),
-                ("docs_written", counters.docs_written.into()),
-                ("doc_write_failures", counters.doc_write_failures.into()),
-                ("missing_revisions_found", counters.missing_found.into()),
-                ("revisions_checked", counters.missing_checked.into()),
-                ("bulk_get_attempts", counters.bulk_get_attempts.into()),
-                ("bulk_get_docs", counters.bulk_get_docs.into()),
-            ]
-            .map(|(name, value)| (name.to_owned(), value)),
-        )
-    }
+/// How far a replication is.
+pub(crate) fn info(handle: &ReplicationHandle) -> Map<String, Value> {
+    let progress = handle.progress();
+    let counters = progress.counters;
+    Map::from_iter(
+        [
+            ("checkpointed_source_seq", json!(progress.checkpointed_seq)),
+            ("source_seq", json!(progress.source_seq)),
+            ("through_seq", json!(progress.last_seq)),
+            ("changes_pending", json!(progress.pending)),
+            ("docs_read", counters.docs_read.into()),
+            ("docs_written", counters.docs_written.into()),
+            ("doc_write_failures", counters.doc_write_failures.into()),
+            ("missing_revisions_found", counters.missing_found.into()),
+            ("revisions_checked", counters.missing_checked.into()),
+            ("bulk_get_attempts", counters.bulk_get_attempts.into()),
+            ("bulk_get_docs", counters.bulk_get_docs.into()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value)),
+    )
 }
 
 /// A running replication's place in the list, which it leaves however it ends.
 struct Entry {
-    replications: Arc<Replications>,
+    jobs: Arc<Jobs>,
     number: u64,
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.replications.lock().running.remove(&self.number);
+        self.jobs.lock().running.remove(&self.number);
     }
 }
 
