@@ -15,11 +15,25 @@ pub(crate) struct Client {
     install: fn() -> Result,
     /// The command that runs the tests with `SETTEE_URL` in its environment.
     command: fn() -> Command,
+    /// What else runs once the clients are there.
+    also: Option<fn() -> Command>,
 }
 
 pub(crate) const CLIENTS: &[Client] = &[
-    Client { group: "python", needs: &["python3"], install: install_python, command: python },
-    Client { group: "node", needs: &["node", "npm"], install: install_node, command: node },
+    Client {
+        group: "python",
+        needs: &["python3"],
+        install: install_python,
+        command: python,
+        also: None,
+    },
+    Client {
+        group: "node",
+        needs: &["node", "npm"],
+        install: install_node,
+        command: node,
+        also: Some(pouchdb_server),
+    },
 ];
 
 /// Name and password of the servers that are started here.
@@ -47,7 +61,8 @@ pub(crate) fn test(client: &Client) -> Result {
         .env("SETTEE_URL", &server.url)
         .env("SETTEE_NAME", name)
         .env("SETTEE_PASSWORD", password);
-    run(&mut command)
+    run(&mut command)?;
+    client.also.map_or(Ok(()), |also| run(&mut also()))
 }
 
 fn work_dir() -> PathBuf {
@@ -98,6 +113,14 @@ fn node() -> Command {
     let mut node = Command::new("node");
     node.args(["--test", "--test-reporter=spec"]).current_dir(node_dir());
     node
+}
+
+/// Our client and our replicator against PouchDB Server, which came with the packages.
+fn pouchdb_server() -> Command {
+    let test = ["test", "--package", "settee", "--features", "remote", "--test", "it", "pouchdb"];
+    let mut cargo = cargo(&test);
+    cargo.env("SETTEE_POUCHDB_SERVER", node_dir().join("node_modules/.bin/pouchdb-server"));
+    cargo
 }
 
 /// A server on a free port with a directory of its own; stops with this value.

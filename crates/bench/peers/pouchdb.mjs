@@ -1,4 +1,4 @@
-// Measures PouchDB on leveldb: node pouchdb.mjs DIRECTORY DOCUMENTS. Prints figures as JSON.
+// Measures PouchDB on leveldb: node pouchdb.mjs DIRECTORY DOCUMENTS SERVER. Prints figures as JSON.
 import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import PouchDB from 'pouchdb';
@@ -51,6 +51,20 @@ const usage = (path) =>
   readdirSync(path, { withFileTypes: true }).reduce(
     (sum, entry) => sum + (entry.isDirectory() ? usage(join(path, entry.name)) : statSync(join(path, entry.name)).size), 0);
 figures.disk = usage(join(dir, 'bulk')) / json;
+// To a database beside it, to a server, and back. Batches of 1,000, which suits it better than the
+// usual 100.
+const server = process.argv[4];
+for (const [name, source, target] of [
+  ['replicate', bulk, new PouchDB(join(dir, 'copy'))],
+  ['replicateTo', bulk, new PouchDB(`${server}/pushed`)],
+  ['replicateFrom', new PouchDB(`${server}/pushed`), new PouchDB(join(dir, 'pulled'))],
+]) {
+  await measure(name, count, async () => {
+    const { docs_written } = await PouchDB.replicate(source, target, { batch_size: 1000 });
+    if (docs_written !== count) throw new Error(`${docs_written} documents written of ${count}`);
+  });
+  await target.close();
+}
 await single.close();
 await bulk.close();
 console.log(JSON.stringify(figures));

@@ -1,6 +1,6 @@
 //! Settee in this process.
 
-use crate::{Figures, Work, disk_usage, document, id, rate, text};
+use crate::{Figures, Work, disk_usage, document, id, rate, replication, text};
 use futures_executor::block_on;
 use futures_util::TryStreamExt;
 use settee::adapter::{Adapter, Host};
@@ -113,6 +113,7 @@ pub(crate) fn run(dir: &Path, docs: usize) -> Result<Figures, String> {
     local.compact().map_err(text)?;
     let json: usize = texts.iter().map(String::len).sum();
     add(Work::Disk, disk_usage(dir)? as f64 / json as f64);
+    figures.extend(replication::embedded(dir, docs)?);
     Ok(figures)
 }
 

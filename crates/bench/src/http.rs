@@ -1,7 +1,7 @@
 //! `settee serve`, driven over loopback by as little client as there can be: a keep-alive connection
 //! per thread, requests put together beforehand, replies read and counted but not parsed.
 
-use crate::{Figures, Work, document, id, rate, text};
+use crate::{Figures, Work, document, id, rate, replication, text};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -75,6 +75,8 @@ pub(crate) fn run(dir: &Path, docs: usize) -> Result<Figures, String> {
     ] {
         add(work, rate(docs, || client.ask("GET", path, "").map(drop))?);
     }
+    drop(server);
+    figures.extend(replication::servers(dir, docs)?);
     Ok(figures)
 }
 
@@ -96,13 +98,14 @@ fn in_parallel(
     })
 }
 
-struct Server {
+pub(crate) struct Server {
     process: Child,
-    address: String,
+    /// Host and port.
+    pub(crate) address: String,
 }
 
 impl Server {
-    fn start(dir: &Path) -> Result<Server, String> {
+    pub(crate) fn start(dir: &Path) -> Result<Server, String> {
         let binary = binary()?;
         let mut process = Command::new(&binary)
             .args(["serve", "--port", "0", "--admin", "bench:bench", "--data"])

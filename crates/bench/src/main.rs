@@ -8,6 +8,7 @@ mod device;
 mod embedded;
 mod http;
 mod pouchdb;
+mod replication;
 mod report;
 mod rouch;
 
@@ -38,11 +39,19 @@ pub enum Work {
     SameDocument,
     /// Bytes on disk per byte of JSON after compaction.
     Disk,
+    /// Replication from a database to another one beside it.
+    Replicate,
+    /// Replication to a database of `settee serve`.
+    ReplicateTo,
+    /// Replication from a database of `settee serve`.
+    ReplicateFrom,
+    /// Replication from one `settee serve` to another.
+    ReplicateServers,
 }
 
 impl Work {
     /// All of them, in the order of the table.
-    pub const ALL: [Work; 10] = [
+    pub const ALL: [Work; 14] = [
         Work::SinglePut,
         Work::ManyWriters,
         Work::Bulk,
@@ -53,6 +62,10 @@ impl Work {
         Work::ChangesWithDocs,
         Work::SameDocument,
         Work::Disk,
+        Work::Replicate,
+        Work::ReplicateTo,
+        Work::ReplicateFrom,
+        Work::ReplicateServers,
     ];
 
     /// How the table calls it.
@@ -68,6 +81,10 @@ impl Work {
             Work::ChangesWithDocs => "_changes with documents (rows/s)",
             Work::SameDocument => "300 edits of one document (/s)",
             Work::Disk => "disk, compacted (bytes per byte of JSON)",
+            Work::Replicate => "replication, both ends in one place (docs/s)",
+            Work::ReplicateTo => "replication to settee serve (docs/s)",
+            Work::ReplicateFrom => "replication from settee serve (docs/s)",
+            Work::ReplicateServers => "replication between two settee serve (docs/s)",
         }
     }
 }

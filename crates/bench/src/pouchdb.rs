@@ -2,6 +2,7 @@
 //!
 //! The package comes from the set-up of the real-client tests (`cargo xtask test node`).
 
+use crate::http::Server;
 use crate::{Figures, Work, text};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,10 +16,12 @@ pub(crate) fn run(dir: &Path, docs: usize) -> Result<Figures, String> {
     // Modules are looked for beside the script.
     let script = packages.join("bench-pouchdb.mjs");
     std::fs::copy(root.join("crates/bench/peers/pouchdb.mjs"), &script).map_err(text)?;
+    let server = Server::start(&dir.join("server"))?;
     let output = Command::new("node")
         .arg(&script)
         .arg(dir)
         .arg(docs.to_string())
+        .arg(format!("http://bench:bench@{}", server.address))
         .output()
         .map_err(|error| format!("node: {error}"))?;
     if !output.status.success() {
@@ -36,6 +39,9 @@ pub(crate) fn run(dir: &Path, docs: usize) -> Result<Figures, String> {
         ("changesWithDocs", Work::ChangesWithDocs),
         ("sameDocument", Work::SameDocument),
         ("disk", Work::Disk),
+        ("replicate", Work::Replicate),
+        ("replicateTo", Work::ReplicateTo),
+        ("replicateFrom", Work::ReplicateFrom),
     ];
     let figures =
         works.into_iter().filter_map(|(name, work)| Some((work, figures[name].as_f64()?)));

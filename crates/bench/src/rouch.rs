@@ -108,6 +108,13 @@ pub(crate) fn run(dir: &Path, docs: usize) -> Result<Figures, String> {
     }
     block_on(Box::pin(async { bulk.compact().await.map_err(text) }))?;
     let json: usize = texts.iter().map(String::len).sum();
+    let copy = Database::open(dir.join("copy"), "copy").map_err(text)?;
+    add(
+        Work::Replicate,
+        rate(docs, || {
+            block_on(Box::pin(async { bulk.replicate_to(&copy).await.map(drop).map_err(text) }))
+        })?,
+    );
     add(
         Work::Disk,
         disk_usage(&dir.join("bulk")).or_else(|_| file(&dir.join("bulk")))? as f64 / json as f64,

@@ -9,8 +9,9 @@ use crate::tasks::Tasks;
 use settee::adapter::Host;
 use settee::design::Validator;
 use settee::script::{JsEngine, ScriptEngine};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Once};
+use std::sync::{Arc, Once, OnceLock};
 use std::time::Instant;
 use tokio::sync::watch;
 
@@ -32,6 +33,8 @@ pub(crate) struct App {
     /// Turns true when the server is to stop.
     closing: watch::Sender<bool>,
     begun: Once,
+    /// Where the server listens.
+    address: OnceLock<SocketAddr>,
     /// Bytes of request bodies in memory.
     buffered: AtomicU64,
 }
@@ -53,6 +56,7 @@ impl App {
             started: Instant::now(),
             closing: watch::Sender::new(false),
             begun: Once::new(),
+            address: OnceLock::new(),
             buffered: AtomicU64::new(0),
         }
     }
@@ -62,6 +66,16 @@ impl App {
         self.begun.call_once(|| {
             tokio::spawn(Replicator::run(self));
         });
+    }
+
+    /// Where the server listens, if it has a listener of its own.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        self.address.get().copied()
+    }
+
+    pub(crate) fn listens(&self, address: SocketAddr) {
+        // The first listener is the one that counts.
+        let _ = self.address.set(address);
     }
 
     /// Ends open feeds and replications, so that their connections can end.

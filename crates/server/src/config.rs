@@ -67,6 +67,8 @@ const DEFAULTS: &[(&str, &str, &str)] = &[
     ("settee", "header_timeout", "60000"),
     ("settee", "max_buffered_bytes", "1073741824"),
     ("settee", "max_connections", "65536"),
+    ("settee", "replicate_allow", ""),
+    ("settee", "replicate_deny", ""),
     ("settee", "replicate_loopback", "false"),
     ("settee", "temp_views", "true"),
     ("settee", "write_timeout", "300000"),

@@ -97,6 +97,9 @@ pub(crate) async fn serve(
     tls: Option<Tls>,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
+    if let Ok(address) = listener.local_addr() {
+        app.listens(address);
+    }
     app.begin();
     let live = app.config.live();
     let max = live.number("settee", "max_connections", 65_536);

@@ -26,7 +26,8 @@ use crate::adapter::{
     Adapter, AllDbsOptions, AttachmentReader, ByteStream, ChangesBatch, DbUpdate,
 };
 use crate::replicate::{
-    Denied, Progress, ReplicateOptions, ReplicationEvent, ReplicationResult, SyncHandle, SyncResult,
+    Denied, End, Progress, ReplicateOptions, ReplicationEvent, ReplicationResult, SyncHandle,
+    SyncResult,
 };
 use crate::{
     AttachmentBody, DocRef, FeedEvent, IntoDocument, Listing, Pending, Subscription, ViewResult,
@@ -104,6 +105,11 @@ impl Couch {
         self.0.replicate(source, target).map(Replication)
     }
 
+    /// [`Couch::sync`](crate::Couch::sync).
+    pub fn sync(&self, one: &str, other: &str) -> Result<Sync> {
+        self.0.sync(one, other).map(Sync)
+    }
+
     /// The same place, to be used from async code.
     pub fn as_async(&self) -> &crate::Couch {
         &self.0
@@ -135,6 +141,12 @@ impl Couch {
 impl From<&Database> for Arc<dyn Adapter> {
     fn from(database: &Database) -> Arc<dyn Adapter> {
         database.0.adapter().clone()
+    }
+}
+
+impl From<&Database> for End {
+    fn from(database: &Database) -> End {
+        End::from(&database.0)
     }
 }
 
@@ -228,17 +240,17 @@ impl Database {
     }
 
     /// [`Database::replicate_to`](crate::Database::replicate_to).
-    pub fn replicate_to(&self, target: impl Into<Arc<dyn Adapter>>) -> Replication {
+    pub fn replicate_to(&self, target: impl Into<End>) -> Replication {
         Replication(self.0.replicate_to(target))
     }
 
     /// [`Database::replicate_from`](crate::Database::replicate_from).
-    pub fn replicate_from(&self, source: impl Into<Arc<dyn Adapter>>) -> Replication {
+    pub fn replicate_from(&self, source: impl Into<End>) -> Replication {
         Replication(self.0.replicate_from(source))
     }
 
     /// [`Database::sync`](crate::Database::sync).
-    pub fn sync(&self, other: impl Into<Arc<dyn Adapter>>) -> Sync {
+    pub fn sync(&self, other: impl Into<End>) -> Sync {
         Sync(self.0.sync(other))
     }
 
@@ -517,6 +529,7 @@ impl Replication {
         selector(selector: Selector);
         filter(filter: Filter);
         winning_revs_only();
+        create_target();
         batch_size(changes: usize);
         batches_limit(batches: usize);
         checkpoint_interval(interval: Duration);

@@ -3,7 +3,7 @@
 use crate::adapter::{AllDbsOptions, DbUpdate, Host};
 use crate::database::Database;
 use crate::local::{Local, LocalOptions};
-use crate::replicate::Replication;
+use crate::replicate::{Replication, Sync};
 use futures_core::stream::BoxStream;
 use settee_core::wire::ActiveTask;
 use settee_core::{Error, ErrorKind, Result};
@@ -233,8 +233,8 @@ impl Couch {
         self.host().active_tasks().await
     }
 
-    /// Replicates from one database of this place to another, both by name; both must exist when it
-    /// is run. With databases of other places, [`Database::replicate_to`] and its relatives do it.
+    /// Replicates from one database to another, each by its name in this place or, with the feature
+    /// `remote`, by its URL. [`Database::replicate_to`] and its relatives do it between any two.
     ///
     /// ```
     /// # futures_executor::block_on(async {
@@ -242,17 +242,34 @@ impl Couch {
     ///
     /// let couch = Couch::memory()?;
     /// couch.create("olddb").await?.put(r#"{"_id": "a"}"#).await?;
-    /// let new = couch.create("newdb").await?;
-    /// couch.replicate("olddb", "newdb")?.run().await?;
-    /// assert!(new.contains("a").await?);
+    /// couch.replicate("olddb", "newdb")?.create_target().run().await?;
+    /// assert!(couch.db("newdb")?.contains("a").await?);
     /// # Ok::<(), settee::Error>(()) }).unwrap();
     /// ```
     ///
     /// # Errors
     ///
-    /// `IllegalDatabaseName`, `DatabaseNameTooLong`.
+    /// `IllegalDatabaseName`, `DatabaseNameTooLong`, and `BadRequest` for URLs that make no sense.
     pub fn replicate(&self, source: &str, target: &str) -> Result<Replication> {
-        Ok(self.db(source)?.replicate_to(self.db(target)?))
+        Ok(Replication::new(self.find(source)?, self.find(target)?))
+    }
+
+    /// Replicates in both directions, as [`replicate`](Couch::replicate).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`replicate`](Couch::replicate).
+    pub fn sync(&self, one: &str, other: &str) -> Result<Sync> {
+        Ok(Sync::new(self.find(one)?, self.find(other)?))
+    }
+
+    /// A database by its name or its URL.
+    fn find(&self, place: &str) -> Result<Database> {
+        #[cfg(feature = "remote")]
+        if place.contains("://") {
+            return Database::connect(place);
+        }
+        self.db(place)
     }
 
     /// Fresh document ids, in ascending order: `GET /_uuids`.

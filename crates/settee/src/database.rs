@@ -6,7 +6,7 @@ use crate::changes::{Changes, Feeds};
 use crate::conflict::ConflictResolution;
 use crate::couch::Couch;
 use crate::input::{AttachmentBody, DocRef, IntoDocument, guess_content_type};
-use crate::replicate::{Replication, Sync};
+use crate::replicate::{End, Replication, Sync};
 use crate::view::View;
 use bytes::{Bytes, BytesMut};
 use futures_core::stream::BoxStream;
@@ -897,18 +897,18 @@ impl Database {
     /// assert_eq!(desk.get("milk").await?, phone.get("milk").await?);
     /// # Ok::<(), settee::Error>(()) }).unwrap();
     /// ```
-    pub fn replicate_to(&self, target: impl Into<Arc<dyn Adapter>>) -> Replication {
+    pub fn replicate_to(&self, target: impl Into<End>) -> Replication {
         Replication::new(self, target)
     }
 
     /// Copies what this database lacks of the other one, as
     /// [`replicate_to`](Database::replicate_to) the other way.
-    pub fn replicate_from(&self, source: impl Into<Arc<dyn Adapter>>) -> Replication {
+    pub fn replicate_from(&self, source: impl Into<End>) -> Replication {
         Replication::new(source, self)
     }
 
     /// Replicates in both directions.
-    pub fn sync(&self, other: impl Into<Arc<dyn Adapter>>) -> Sync {
+    pub fn sync(&self, other: impl Into<End>) -> Sync {
         Sync::new(self, other)
     }
 }

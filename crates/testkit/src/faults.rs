@@ -64,6 +64,8 @@ impl Rates {
     }
 }
 
+type Hook = Box<dyn FnOnce() + Send>;
+
 /// The line's state, shared by all databases behind it.
 #[derive(Clone)]
 pub struct Faults(Arc<State>);
@@ -74,6 +76,8 @@ struct State {
     /// Nothing gets through.
     down: AtomicBool,
     read_only: AtomicBool,
+    /// After so many more calls the line goes down, and this is done.
+    last: Mutex<Option<(u64, Hook)>>,
     asked: Mutex<HashMap<(&'static str, String), u64>>,
     calls: Mutex<HashMap<&'static str, u64>>,
     injected: AtomicU64,
@@ -95,6 +99,7 @@ impl Faults {
             rates: Mutex::new(rates),
             down: AtomicBool::new(false),
             read_only: AtomicBool::new(false),
+            last: Mutex::default(),
             asked: Mutex::default(),
             calls: Mutex::default(),
             injected: AtomicU64::new(0),
@@ -114,6 +119,24 @@ impl Faults {
     /// Takes the line down or up.
     pub fn set_down(&self, down: bool) {
         self.0.down.store(down, Ordering::SeqCst);
+    }
+
+    /// Lets so many more calls through. The next one takes the line down and does something, such as
+    /// to cut the power of one of the ends.
+    pub fn crash_after(&self, calls: u64, crash: impl FnOnce() + Send + 'static) {
+        *lock(&self.0.last) = Some((calls, Box::new(crash)));
+    }
+
+    fn count_down(&self) {
+        let mut last = lock(&self.0.last);
+        match last.take() {
+            Some((0, crash)) => {
+                self.set_down(true);
+                crash();
+            }
+            Some((left, crash)) => *last = Some((left - 1, crash)),
+            None => {}
+        }
     }
 
     /// How much has gone wrong.
@@ -168,6 +191,7 @@ impl Fate {
     }
 
     async fn meet<T>(mut self, what: impl Future<Output = Result<T>>) -> Result<T> {
+        self.faults.count_down();
         if self.faults.0.down.load(Ordering::SeqCst) {
             return Err(self.broken("the line is down"));
         }

@@ -2,9 +2,11 @@
 
 use crate::cmd::{existing, open};
 use crate::{Failure, say};
+use settee::options::Filter;
 use settee::prelude::StreamExt as _;
 use settee::remote::{Remote, RemoteOptions};
 use settee::replicate::{Progress, ReplicationEvent, ReplicationHandle, ReplicationResult};
+use settee::wire::Seq;
 use settee::{Couch, Database, Replication, Selector};
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -45,6 +47,18 @@ pub(super) struct How {
     /// Only documents that match this, a selector in JSON.
     #[arg(long, value_name = "JSON", conflicts_with = "doc_id")]
     selector: Option<String>,
+    /// Only documents that this filter function of the source, DESIGN/NAME, lets through.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["doc_id", "selector"])]
+    filter: Option<String>,
+    /// What the filter function finds in its query; may be given several times.
+    #[arg(long, value_name = "NAME=VALUE", requires = "filter")]
+    query: Vec<String>,
+    /// Begin behind this sequence of the source, unless there is a checkpoint.
+    #[arg(long, value_name = "SEQ")]
+    since: Option<String>,
+    /// Neither use nor leave checkpoints.
+    #[arg(long)]
+    no_checkpoints: bool,
     /// Leave conflicting revisions behind.
     #[arg(long)]
     winning_revs_only: bool,
@@ -99,6 +113,23 @@ impl How {
             let selector = serde_json::from_str(selector)
                 .map_err(|e| Failure::new(format!("The selector is no JSON: {e}")))?;
             replication = replication.selector(Selector::parse(&selector)?);
+        }
+        if let Some(name) = &self.filter {
+            let pair = |pair: &String| match pair.split_once('=') {
+                Some((name, value)) => Ok((name.to_owned(), value.into())),
+                None => Err(Failure::new(format!("{pair} is not NAME=VALUE."))),
+            };
+            let query = self.query.iter().map(pair).collect::<Result<_, _>>()?;
+            replication = replication.filter(Filter::function_with(name, query));
+        }
+        if let Some(seq) = &self.since {
+            replication = replication.since(match seq.parse() {
+                Ok(number) => Seq::Number(number),
+                Err(_) => Seq::Opaque(seq.clone()),
+            });
+        }
+        if self.no_checkpoints {
+            replication = replication.without_checkpoints();
         }
         if self.winning_revs_only {
             replication = replication.winning_revs_only();
@@ -173,9 +204,16 @@ pub(super) async fn show(direction: &str, handle: &ReplicationHandle) {
     let mut events = handle.events();
     let mut shown = false;
     let mut rate = Rate::default();
+    let mut most = 0;
     while let Some(event) = events.next().await {
         let line = match event {
-            ReplicationEvent::Change(progress) => line(&progress, &mut rate),
+            ReplicationEvent::Change(progress) => {
+                let line = line(&progress, &mut rate);
+                match terminal {
+                    true => format!("{}{line}", bar(&progress, &mut most)),
+                    false => line,
+                }
+            }
             ReplicationEvent::Paused(Some(error)) => {
                 format!("waiting: {}", printable(error.reason()))
             }
@@ -192,6 +230,20 @@ pub(super) async fn show(direction: &str, handle: &ReplicationHandle) {
     if shown && terminal {
         let _ = writeln!(std::io::stderr());
     }
+}
+
+/// How much of what there was to do is done, drawn. `most` is how much there has been at once.
+fn bar(progress: &Progress, most: &mut u64) -> String {
+    const WIDTH: u64 = 24;
+    let Some(pending) = progress.pending else { return String::new() };
+    let done = progress.counters.missing_checked;
+    *most = (*most).max(done + pending);
+    let filled = match *most {
+        0 => WIDTH,
+        most => (u128::from(done) * u128::from(WIDTH) / u128::from(most)) as u64,
+    };
+    let filled = filled.min(WIDTH) as usize;
+    format!("[{}{}] ", "#".repeat(filled), "-".repeat(WIDTH as usize - filled))
 }
 
 /// How fast it goes, over the last second or so.
@@ -265,4 +317,24 @@ impl End {
 
 fn same(one: &Path, other: &Path) -> bool {
     matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bar_grows_with_what_is_done() {
+        let mut progress = Progress::default();
+        let mut most = 0;
+        assert_eq!(bar(&progress, &mut most), "");
+        let mut at = |done, pending| {
+            progress.counters.missing_checked = done;
+            progress.pending = Some(pending);
+            bar(&progress, &mut most)
+        };
+        assert_eq!(at(0, 100), "[------------------------] ");
+        assert_eq!(at(50, 50), "[############------------] ");
+        assert_eq!(at(100, 0), "[########################] ");
+    }
 }

@@ -1,6 +1,7 @@
 //! Replications that the server runs: what is wanted ([`wish`]), by requests or by documents
-//! ([`documents`]), and what runs ([`jobs`]).
+//! ([`documents`]), where that may lead ([`addresses`]), and what runs ([`jobs`]).
 
+mod addresses;
 mod documents;
 mod jobs;
 mod wish;

@@ -1,11 +1,10 @@
 //! A replication as somebody asks for it, in the body of a request or in a document.
 //!
-//! Either end is a database of this server, by its name, or one of another, by its URL. The server
-//! connects to where it is told, so it must not be made to reach what only it can reach: loopback and
-//! link-local addresses, where other services of the machine and the metadata of clouds are, are
-//! refused unless `replicate_loopback` in the section `settee` is `true`. That setting cannot be
-//! changed over HTTP. It holds for what a name stands for and for redirects, too.
+//! Either end is a database of this server, by its name, or one of another, by its URL. Which
+//! addresses the server goes to, [`Reach`] says; it is asked about what a name stands for and about
+//! redirects, too.
 
+use super::addresses::Reach;
 use crate::app::App;
 use crate::call::encode;
 use crate::config::Live;
@@ -23,7 +22,6 @@ use settee_core::selector::Selector;
 use settee_core::wire::Seq;
 use settee_core::{Error, ErrorKind, Result};
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -167,9 +165,9 @@ impl Wish {
     /// `BadRequest` or `Forbidden`: this will never be a replication. If a function filters, those of
     /// the source.
     pub(crate) async fn prepare(&self, app: &App, live: &Live) -> Result<Prepared> {
-        let outside = !allows_loopback(live);
+        let reach = Arc::new(Reach::of(app, live));
         let end = |place: &Option<Place>, proxy| {
-            End::new(app, place.as_ref().ok_or_else(missing_end)?, proxy, outside)
+            End::new(app, place.as_ref().ok_or_else(missing_end)?, proxy, &reach)
         };
         let (source_proxy, target_proxy) = self.proxies()?;
         let (source, target) = (end(&self.source, source_proxy)?, end(&self.target, target_proxy)?);
@@ -181,9 +179,9 @@ impl Wish {
             ));
         }
         let filter = self.filter()?;
-        if let (Filter::Function(_), true) = (&filter, outside) {
+        if let Filter::Function(_) = filter {
             // Its code is read already now.
-            source.check_address().await?;
+            source.check_address(&reach).await?;
         }
         let replication = self.replication(app, &source, &target, filter).await?;
         let mut id = replication.id().await?;
@@ -277,10 +275,9 @@ impl Prepared {
     ///
     /// `Forbidden` if the server does not go there; otherwise those of both ends.
     pub(crate) async fn open(&self, app: &App, live: &Live) -> Result<()> {
-        if !allows_loopback(live) {
-            self.source.check_address().await?;
-            self.target.check_address().await?;
-        }
+        let reach = Reach::of(app, live);
+        self.source.check_address(&reach).await?;
+        self.target.check_address(&reach).await?;
         self.source.open().await?;
         if self.create_target {
             self.target.create(app, live).await?;
@@ -289,12 +286,8 @@ impl Prepared {
     }
 }
 
-fn allows_loopback(live: &Live) -> bool {
-    live.get("settee", "replicate_loopback") == Some("true")
-}
-
 impl End {
-    fn new(app: &App, place: &Place, proxy: &str, outside: bool) -> Result<End> {
+    fn new(app: &App, place: &Place, proxy: &str, reach: &Arc<Reach>) -> Result<End> {
         let mut options = RemoteOptions::new();
         let mut shown_proxy = None;
         if !proxy.is_empty() {
@@ -324,32 +317,32 @@ impl End {
             let (name, shown) = (url.clone(), url.clone());
             return Ok(End { adapter, name, remote: None, proxy: None, shown });
         }
-        if outside {
-            options = options.only_addresses(is_outside);
-        }
+        let reach = reach.clone();
+        options = options.only_addresses(move |address| reach.permits(address));
         let (remote, name) = Remote::connect_database(url, &options)?;
         let adapter = remote.database(&name)?;
         let shown = format!("{}/{}/", remote.url(), encode(&name));
         Ok(End { adapter, name, remote: Some(remote), proxy: shown_proxy, shown })
     }
 
-    /// Refuses an address of this machine or its link. The connection looks again.
-    async fn check_address(&self) -> Result<()> {
+    /// Refuses an address that is denied. The connection looks again.
+    async fn check_address(&self, reach: &Reach) -> Result<()> {
         let Some(remote) = &self.remote else { return Ok(()) };
         let uri: Uri = remote
             .url()
             .parse()
             .map_err(|_| Error::bad_request("The URL's host is missing or not legal."))?;
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-        let port = uri.port_u16().unwrap_or(443);
+        let usual = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+        let port = uri.port_u16().unwrap_or(usual);
         // A name that stands for nothing fails when it is connected to.
         let Ok(mut addresses) = tokio::net::lookup_host((host, port)).await else { return Ok(()) };
-        match addresses.all(|address| is_outside(address.ip())) {
+        match addresses.all(|address| reach.permits(address)) {
             true => Ok(()),
             false => Err(Error::new(
                 ErrorKind::Forbidden,
-                "This server does not replicate with addresses of its own machine or link. \
-                 Give a database of this server by its name alone.",
+                "This server does not replicate with this address. Those of its own machine and \
+                 link are denied unless its configuration allows them.",
             )),
         }
     }
@@ -375,59 +368,6 @@ impl End {
         match created {
             Err(error) if error.kind() != ErrorKind::FileExists => Err(error),
             _ => Ok(()),
-        }
-    }
-}
-
-/// Whether an address is neither of this machine nor of its link, in whatever form it is written.
-fn is_outside(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => {
-            let metadata = v4.octets() == [100, 100, 100, 200];
-            let here = v4.is_loopback() || v4.is_link_local() || v4.octets()[0] == 0;
-            !(here || metadata || v4.is_broadcast() || v4.is_multicast())
-        }
-        IpAddr::V6(v6) => {
-            let metadata = v6 == Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
-            let link_local = v6.segments()[0] & 0xffc0 == 0xfe80;
-            let here = v6.is_loopback() || v6.is_unspecified() || link_local;
-            // Addresses of version 4 in their several disguises.
-            let embedded = match v6.segments() {
-                [0, 0, 0, 0, 0, 0 | 0xffff, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] => {
-                    let [.., a, b, c, d] = v6.octets();
-                    is_outside(IpAddr::from([a, b, c, d]))
-                }
-                _ => true,
-            };
-            !(here || metadata || v6.is_multicast()) && embedded
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_outside;
-
-    #[test]
-    fn addresses_of_the_machine_and_its_link_are_known_in_every_form() {
-        for inside in [
-            "127.0.0.1",
-            "127.8.9.1",
-            "0.0.0.0",
-            "169.254.169.254",
-            "100.100.100.200",
-            "::1",
-            "::",
-            "::ffff:127.0.0.1",
-            "::ffff:169.254.169.254",
-            "64:ff9b::a9fe:a9fe",
-            "fe80::1",
-            "fd00:ec2::254",
-        ] {
-            assert!(!is_outside(inside.parse().unwrap()), "{inside}");
-        }
-        for outside in ["10.0.0.1", "192.168.1.7", "93.184.216.34", "2001:db8::1", "fd00::1"] {
-            assert!(is_outside(outside.parse().unwrap()), "{outside}");
         }
     }
 }

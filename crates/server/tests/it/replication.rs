@@ -244,9 +244,11 @@ async fn another_server_by_its_url() {
 async fn addresses_of_the_machine_are_refused_unless_allowed() {
     let site = Site::start().await;
     let root = site.with_db().await;
-    let port = site.address.port();
+    let (other, port) = (Site::start().await, site.address.port());
+    let _root = other.with_db().await;
+    let other_port = other.address.port();
     for host in ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "169.254.169.254", "0"] {
-        let url = format!("http://root:secret@{host}:{port}/db");
+        let url = format!("http://root:secret@{host}:{other_port}/db");
         for wish in [json!({"source": url, "target": "db"}), json!({"source": "db", "target": url})]
         {
             let reply = replicate(&root, wish).await;
@@ -254,9 +256,42 @@ async fn addresses_of_the_machine_are_refused_unless_allowed() {
             assert!(!reply.text().contains("secret"));
         }
     }
-    // Only who runs the machine allows it.
-    let path = "/_node/_local/_config/settee/replicate_loopback";
-    assert_eq!(root.put(path).json("\"true\"").send().await.status, 403);
+    // The server's own databases are no secret of its machine.
+    put(&root, "/db/a").await;
+    for host in ["127.0.0.1", "[::ffff:127.0.0.1]", "localhost"] {
+        let url = format!("http://root:secret@{host}:{port}/db");
+        let wish = json!({"source": url, "target": format!("http://root:secret@127.0.0.1:{port}/copy"),
+            "create_target": true});
+        let reply = replicate(&root, wish).await;
+        // `localhost` may also stand for an address where this server does not listen.
+        assert!(reply.status == 200 || host == "localhost", "{host}: {reply:?}");
+    }
+    assert_eq!(root.value("/copy/a").await["_id"], "a");
+    let wrong = format!("http://root:wrong@127.0.0.1:{port}/db");
+    assert_eq!(replicate(&root, json!({"source": wrong, "target": "copy"})).await.status, 401);
+    // Only who runs the machine allows more.
+    for key in ["replicate_loopback", "replicate_allow", "replicate_deny"] {
+        let path = format!("/_node/_local/_config/settee/{key}");
+        assert_eq!(root.put(&path).json("\"true\"").send().await.status, 403);
+    }
+}
+
+#[tokio::test]
+async fn addresses_are_allowed_and_denied_by_lists() {
+    let there = Site::start().await;
+    let _root = there.with_db().await;
+    let url = format!("http://root:secret@{}/db", there.address);
+    for (key, list, status) in [
+        ("replicate_allow", "10.0.0.0/8, 127.0.0.1", 200),
+        ("replicate_allow", "127.0.0.2, ::1", 403),
+        ("replicate_allow", "127.0.0.1, nonsense", 403),
+        ("replicate_deny", "nonsense", 403),
+    ] {
+        let here = Site::with(&[("settee", key, list)]).await;
+        let root = here.with_db().await;
+        let reply = replicate(&root, json!({"source": url, "target": "db"})).await;
+        assert_eq!(reply.status, status, "{key} = {list}: {reply:?}");
+    }
 }
 
 #[tokio::test]

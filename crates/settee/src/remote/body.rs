@@ -1,9 +1,11 @@
 //! A reply's body: bytes as they come, decoded, with an eye on the clock.
 
 use super::runtime;
+use crate::adapter::ByteStream;
 use bytes::{Buf, Bytes};
 use flate2::write::MultiGzDecoder;
 use futures_core::Stream;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use hyper::body::{Body as _, Incoming};
 use settee_core::{Error, ErrorKind, Result};
 use std::future::Future;
@@ -35,6 +37,54 @@ impl Gunzip {
     fn new() -> Gunzip {
         Gunzip { decoder: MultiGzDecoder::new(Vec::new()), input: Bytes::new() }
     }
+
+    /// What some of the input becomes; `None` if it has been used up.
+    fn step(&mut self) -> Option<Result<Bytes>> {
+        while !self.input.is_empty() {
+            let step = self.input.len().min(GZIP_STEP);
+            let written = self.decoder.write_all(&self.input[..step]);
+            self.input.advance(step);
+            let decoded = std::mem::take(self.decoder.get_mut());
+            match written {
+                Err(error) => return Some(Err(not_gzip(error))),
+                Ok(()) if decoded.is_empty() => {}
+                Ok(()) => return Some(Ok(decoded.into())),
+            }
+        }
+        None
+    }
+
+    /// What is left at the end.
+    fn finish(mut self) -> Option<Result<Bytes>> {
+        let finished = self.decoder.try_finish();
+        let rest = std::mem::take(self.decoder.get_mut());
+        match finished {
+            Err(error) => Some(Err(not_gzip(error))),
+            Ok(()) if rest.is_empty() => None,
+            Ok(()) => Some(Ok(rest.into())),
+        }
+    }
+}
+
+/// Bytes, decoded as they come.
+pub(crate) fn gunzip(body: ByteStream) -> ByteStream {
+    let decoded =
+        stream::try_unfold((body, Some(Gunzip::new())), |(mut body, gunzip)| async move {
+            let Some(mut gunzip) = gunzip else { return Ok(None) };
+            loop {
+                if let Some(bytes) = gunzip.step() {
+                    return Ok(Some((bytes?, (body, Some(gunzip)))));
+                }
+                match body.try_next().await? {
+                    Some(bytes) => gunzip.input = bytes,
+                    None => {
+                        let rest = gunzip.finish().transpose()?;
+                        return Ok(rest.map(|rest| (rest, (body, None))));
+                    }
+                }
+            }
+        });
+    decoded.boxed()
 }
 
 impl Body {
@@ -97,34 +147,15 @@ impl Body {
 
     fn poll_decoded(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes>>> {
         loop {
-            if let Some(gunzip) = &mut self.gzip
-                && !gunzip.input.is_empty()
-            {
-                let step = gunzip.input.len().min(GZIP_STEP);
-                let written = gunzip.decoder.write_all(&gunzip.input[..step]);
-                gunzip.input.advance(step);
-                let decoded = std::mem::take(gunzip.decoder.get_mut());
-                match written {
-                    Err(error) => return Poll::Ready(Some(Err(not_gzip(error)))),
-                    Ok(()) if decoded.is_empty() => continue,
-                    Ok(()) => return Poll::Ready(Some(Ok(decoded.into()))),
-                }
+            if let Some(bytes) = self.gzip.as_mut().and_then(Gunzip::step) {
+                return Poll::Ready(Some(bytes));
             }
             let next = ready!(self.poll_raw(cx));
             let Some(gunzip) = &mut self.gzip else { return Poll::Ready(next) };
             match next {
                 Some(Ok(bytes)) => gunzip.input = bytes,
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None => {
-                    let finished = gunzip.decoder.try_finish();
-                    let rest = std::mem::take(gunzip.decoder.get_mut());
-                    self.gzip = None;
-                    return Poll::Ready(match finished {
-                        Err(error) => Some(Err(not_gzip(error))),
-                        Ok(()) if rest.is_empty() => None,
-                        Ok(()) => Some(Ok(rest.into())),
-                    });
-                }
+                None => return Poll::Ready(self.gzip.take().and_then(Gunzip::finish)),
             }
         }
     }

@@ -95,7 +95,7 @@ impl Connector {
 /// that a second look-up cannot say something else.
 fn check(tcp: &TokioIo<TcpStream>, addresses: Option<Addresses>) -> Result<(), BoxError> {
     let Some(allowed) = addresses else { return Ok(()) };
-    match allowed(tcp.inner().peer_addr()?.ip()) {
+    match allowed(tcp.inner().peer_addr()?) {
         true => Ok(()),
         false => {
             let reason = "Connections to this address are not allowed.";

@@ -23,8 +23,8 @@ use settee_core::wire::ErrorBody;
 use settee_core::{Error, ErrorKind, Result};
 use std::fmt;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// The most of an error's body that is read.
@@ -52,6 +52,8 @@ pub(crate) struct Http {
     /// Sent to this server alone: what one has added to the usual.
     own_headers: HeaderMap,
     proxy_authorization: Option<HeaderValue>,
+    /// Whether the server stores attachments as they are encoded, once that is known.
+    keeps_encodings: OnceLock<bool>,
 }
 
 /// What is sent.
@@ -329,6 +331,7 @@ impl Http {
             headers,
             own_headers,
             proxy_authorization,
+            keeps_encodings: OnceLock::new(),
         })
     }
 
@@ -340,6 +343,17 @@ impl Http {
     /// Sends a request and reads the reply.
     pub(crate) async fn fetch<T: DeserializeOwned>(&self, call: Call) -> Result<T> {
         self.send(call).await?.json(self.options.max_item).await
+    }
+
+    /// Whether the server takes the bytes of an attachment as they are encoded. Only CouchDB and who
+    /// is like it does: others would store encoded bytes as if they were the content.
+    pub(crate) async fn keeps_encodings(&self) -> Result<bool> {
+        if let Some(keeps) = self.keeps_encodings.get() {
+            return Ok(*keeps);
+        }
+        let welcome: serde_json::Value = self.fetch(Call::get(PathQuery::new(""))).await?;
+        let keeps = welcome.get("couchdb").is_some();
+        Ok(*self.keeps_encodings.get_or_init(|| keeps))
     }
 
     /// Sends a request whose reply says nothing.

@@ -2,7 +2,7 @@
 
 use super::url::Credentials;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ pub struct RemoteOptions {
 }
 
 /// Says which addresses may be connected to.
-pub(crate) type Addresses = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
+pub(crate) type Addresses = Arc<dyn Fn(SocketAddr) -> bool + Send + Sync>;
 
 /// Who one is.
 #[derive(Clone)]
@@ -223,7 +223,7 @@ impl RemoteOptions {
     /// connect to. Of a proxy it is the proxy's address that counts.
     pub fn only_addresses(
         mut self,
-        allowed: impl Fn(IpAddr) -> bool + Send + Sync + 'static,
+        allowed: impl Fn(SocketAddr) -> bool + Send + Sync + 'static,
     ) -> RemoteOptions {
         self.addresses = Some(Arc::new(allowed));
         self

@@ -8,10 +8,9 @@
 
 use super::database::Shared;
 use super::http::{Call, FULL_COMMIT, Failure, Payload, Repeat, Response, bad_reply};
-use super::multipart;
 use super::retry::Backoff;
-use super::runtime;
-use crate::adapter::Parts;
+use super::{body, multipart, runtime};
+use crate::adapter::{Part, Parts};
 use crate::env::IdGenerator;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use hyper::header::{self, HeaderName};
@@ -20,7 +19,7 @@ use settee_core::document::WriteJson;
 use settee_core::id::DocKind;
 use settee_core::options::{Durability, GetOptions, OpenRevs, WriteOptions};
 use settee_core::wire::{BulkResult, DocError, RevResult, Saved, WriteResult};
-use settee_core::{AttachmentData, Document, Encoding, Error, ErrorKind, Result, Rev};
+use settee_core::{Attachment, AttachmentData, Document, Encoding, Error, ErrorKind, Result, Rev};
 use std::collections::VecDeque;
 
 pub(crate) const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
@@ -46,8 +45,13 @@ struct Reply {
 
 /// The reply to a write.
 pub(crate) async fn saved(response: Response, id: &str) -> Result<Saved> {
+    saved_as(response, id, None).await
+}
+
+/// The same for a revision that is kept as it is, which not every server repeats.
+async fn saved_as(response: Response, id: &str, kept: Option<Rev>) -> Result<Saved> {
     let Reply { id: named, rev } = response.json(1 << 20).await?;
-    let rev = rev.ok_or_else(|| bad_reply("The reply to the write has no revision."))?;
+    let rev = rev.or(kept).ok_or_else(|| bad_reply("The reply to the write has no revision."))?;
     Ok(Saved { id: named.unwrap_or_else(|| id.to_owned()), rev })
 }
 
@@ -74,6 +78,45 @@ fn full_commit(options: &WriteOptions) -> &'static str {
     }
 }
 
+/// Turns encoded attachments into what the server keeps: what they are, if it does not know of
+/// encodings.
+async fn as_kept(db: &Shared, doc: &mut Document, parts: Option<Parts>) -> Result<Option<Parts>> {
+    let encoded =
+        |att: &Attachment| att.encoding == Encoding::Gzip && att.data != AttachmentData::Stub;
+    if !doc.attachments.iter().any(encoded) || db.http.keeps_encodings().await? {
+        return Ok(parts);
+    }
+    let mut order = VecDeque::new();
+    for att in &mut doc.attachments {
+        let is_encoded = encoded(att);
+        if att.data == AttachmentData::Follows {
+            order.push_back((att.name.clone(), is_encoded));
+        }
+        if !is_encoded {
+            continue;
+        }
+        if let AttachmentData::Inline(data) = &att.data {
+            let content = multipart::gunzip(data, db.limits().attachment)?;
+            att.length = Some(content.len() as u64);
+            att.data = AttachmentData::Inline(content);
+        }
+        att.encoding = Encoding::Identity;
+        // Both are of the encoded bytes.
+        (att.encoded_length, att.digest) = (None, None);
+    }
+    let decoded = parts.map(|parts| {
+        let parts = parts.map_ok(move |part| {
+            // A part without a name belongs to the next attachment.
+            let named = order.iter().position(|(name, _)| part.name.as_ref() == Some(name));
+            let is_encoded = order.remove(named.unwrap_or(0)).is_some_and(|(_, encoded)| encoded);
+            let body = if is_encoded { body::gunzip(part.body) } else { part.body };
+            Part { name: part.name, body }
+        });
+        parts.boxed()
+    });
+    Ok(decoded)
+}
+
 /// Whether another attempt may end better.
 fn passing(error: &Error) -> bool {
     matches!(
@@ -90,11 +133,13 @@ pub(crate) async fn put(
     options: &WriteOptions,
 ) -> Result<Saved> {
     let id = ready(&mut doc, options)?;
+    let parts = as_kept(db, &mut doc, parts).await?;
+    let kept = doc.rev.clone().filter(|_| !options.new_edits);
     let follows = doc.attachments.iter().any(|att| att.data == AttachmentData::Follows);
     if follows {
         // What comes as a stream comes once.
         let call = with_parts(call(db, &doc, &id, options)?, &doc, parts).await?;
-        return saved(db.http.send(call.repeat(Repeat::Unsent)).await?, &id).await;
+        return saved_as(db.http.send(call.repeat(Repeat::Unsent)).await?, &id, kept).await;
     }
     let mut backoff = Backoff::new();
     let mut left = db.http.options.retries;
@@ -111,7 +156,8 @@ pub(crate) async fn put(
         let repeat = if options.new_edits { Repeat::Unsent } else { Repeat::Safe };
         let outcome = match db.http.send(call.repeat(repeat)).await {
             Ok(response) => {
-                saved(response, &id).await.map_err(|error| Failure { error, undone: false })
+                let saved = saved_as(response, &id, kept.clone()).await;
+                saved.map_err(|error| Failure { error, undone: false })
             }
             Err(failure) => Err(failure),
         };
@@ -247,6 +293,7 @@ pub(crate) async fn bulk_docs(
     let mut alone: Vec<(usize, String, Document)> = Vec::new();
     for (place, mut doc) in docs.into_iter().enumerate() {
         let named = doc.id.clone().unwrap_or_default();
+        as_kept(db, &mut doc, None).await?;
         match ready(&mut doc, options).and_then(|id| check_inline(&doc).map(|()| id)) {
             Ok(id) => {
                 results.push(None);

@@ -15,7 +15,7 @@ use super::events::{Control, ReplicationEvent, ReplicationResult, ReplicationSta
 use super::id::replication_id;
 use super::transfer::{Batch, Done, Transfer};
 use super::{Call, ReplicateOptions};
-use crate::adapter::{Adapter, ChangesStream};
+use crate::adapter::{Adapter, ChangesStream, Host};
 use crate::env::{self, Sleep};
 use futures_core::future::BoxFuture;
 use futures_util::future::{Either, select};
@@ -35,6 +35,8 @@ use std::time::Duration;
 pub(crate) struct Driver {
     pub(crate) source: Arc<dyn Adapter>,
     pub(crate) target: Arc<dyn Adapter>,
+    /// Where the target is, if that is known.
+    pub(crate) place: Option<Arc<dyn Host>>,
     pub(crate) options: Arc<ReplicateOptions>,
     pub(crate) control: Arc<Control>,
 }
@@ -118,6 +120,18 @@ impl Driver {
         })
     }
 
+    /// Creates the target, unless it is there.
+    async fn create_target(&self) -> Result<()> {
+        let Some(place) = &self.place else {
+            let reason = "Where the target is to be created is not known.";
+            return Err(Error::new(ErrorKind::BadRequest, reason));
+        };
+        match place.create(self.target.name()).await {
+            Err(error) if error.kind() != ErrorKind::FileExists => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     async fn cancelled(&self) {
         self.control.ordered(|orders| orders.cancelled).await;
     }
@@ -129,7 +143,12 @@ impl Driver {
         let id = match id {
             Some(id) => id,
             None => {
-                let found = call.run(replication_id(&*self.source, &*self.target, options));
+                let found = call.run(async {
+                    if options.create_target {
+                        self.create_target().await?;
+                    }
+                    replication_id(&*self.source, &*self.target, options).await
+                });
                 match select(pin!(found), pin!(self.cancelled())).await {
                     Either::Left((found, _)) => id.insert(found?),
                     Either::Right(_) => return Ok(Ended::cancelled(None)),

@@ -42,7 +42,8 @@ pub use events::{
 };
 pub use sync::{Direction, Sync, SyncHandle, SyncResult};
 
-use crate::adapter::Adapter;
+use crate::adapter::{Adapter, Host};
+use crate::database::Database;
 use crate::env;
 use driver::Driver;
 use events::Control;
@@ -74,6 +75,8 @@ pub struct ReplicateOptions {
     pub filter: Filter,
     /// Leave conflicting revisions behind.
     pub winning_revs_only: bool,
+    /// Create the target if it is not there.
+    pub create_target: bool,
     /// How many changes go through together.
     pub batch_size: usize,
     /// How many batches are on their way at once.
@@ -104,6 +107,7 @@ impl Default for ReplicateOptions {
             since: None,
             filter: Filter::None,
             winning_revs_only: false,
+            create_target: false,
             batch_size: 250,
             batches_limit: 4,
             batch_bytes: 2 << 20,
@@ -117,22 +121,45 @@ impl Default for ReplicateOptions {
     }
 }
 
+/// One end of a replication: a database, and the place that holds it if that is known.
+#[derive(Debug, Clone)]
+pub struct End {
+    adapter: Arc<dyn Adapter>,
+    place: Option<Arc<dyn Host>>,
+}
+
+impl From<Arc<dyn Adapter>> for End {
+    fn from(adapter: Arc<dyn Adapter>) -> End {
+        End { adapter, place: None }
+    }
+}
+
+impl From<&Database> for End {
+    fn from(database: &Database) -> End {
+        let place = Some(database.couch().host().clone());
+        End { adapter: database.adapter().clone(), place }
+    }
+}
+
+impl From<Database> for End {
+    fn from(database: Database) -> End {
+        End::from(&database)
+    }
+}
+
 /// A replication from one database to another, to be set up and then [run](Replication::run) or
 /// [started](Replication::start).
 #[derive(Debug, Clone)]
 #[must_use = "nothing happens before `run` or `start`"]
 pub struct Replication {
-    source: Arc<dyn Adapter>,
-    target: Arc<dyn Adapter>,
+    source: End,
+    target: End,
     options: ReplicateOptions,
 }
 
 impl Replication {
     /// From `source` to `target`.
-    pub fn new(
-        source: impl Into<Arc<dyn Adapter>>,
-        target: impl Into<Arc<dyn Adapter>>,
-    ) -> Replication {
+    pub fn new(source: impl Into<End>, target: impl Into<End>) -> Replication {
         let (source, target) = (source.into(), target.into());
         Replication { source, target, options: ReplicateOptions::default() }
     }
@@ -185,6 +212,12 @@ impl Replication {
         self
     }
 
+    /// Create the target if it is not there. It has to be a [`Database`], which knows its place.
+    pub fn create_target(mut self) -> Replication {
+        self.options.create_target = true;
+        self
+    }
+
     /// How many changes go through together.
     pub fn batch_size(mut self, changes: usize) -> Replication {
         self.options.batch_size = changes;
@@ -234,7 +267,8 @@ impl Replication {
     ///
     /// Those of the source, if a function filters: its code is part of the id, and has to be read.
     pub async fn id(&self) -> Result<String> {
-        id::replication_id(&*self.source, &*self.target, &self.options).await
+        let (source, target) = (&*self.source.adapter, &*self.target.adapter);
+        id::replication_id(source, target, &self.options).await
     }
 
     /// The future that does it all, and the handle to it. For executors of one's own; others use
@@ -242,8 +276,9 @@ impl Replication {
     pub fn into_task(self) -> (ReplicationHandle, BoxFuture<'static, Result<ReplicationResult>>) {
         let control = Arc::new(Control::default());
         let driver = Driver {
-            source: self.source,
-            target: self.target,
+            source: self.source.adapter,
+            target: self.target.adapter,
+            place: self.target.place,
             options: Arc::new(self.options),
             control: control.clone(),
         };

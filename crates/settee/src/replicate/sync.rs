@@ -1,15 +1,13 @@
 //! Both directions at once.
 
 use super::{
-    ReplicateOptions, Replication, ReplicationEvent, ReplicationHandle, ReplicationResult,
+    End, ReplicateOptions, Replication, ReplicationEvent, ReplicationHandle, ReplicationResult,
 };
-use crate::adapter::Adapter;
 use futures_core::future::BoxFuture;
 use futures_core::stream::BoxStream;
 use futures_util::future::join;
 use futures_util::{FutureExt, StreamExt, stream};
 use settee_core::Result;
-use std::sync::Arc;
 
 /// Replication in both directions between two databases.
 ///
@@ -35,7 +33,7 @@ pub struct Sync {
 
 impl Sync {
     /// Between `here` and `there`.
-    pub fn new(here: impl Into<Arc<dyn Adapter>>, there: impl Into<Arc<dyn Adapter>>) -> Sync {
+    pub fn new(here: impl Into<End>, there: impl Into<End>) -> Sync {
         let (here, there) = (here.into(), there.into());
         Sync {
             push: Replication::new(here.clone(), there.clone()),

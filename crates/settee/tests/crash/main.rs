@@ -25,6 +25,7 @@ mod faults;
 mod kill;
 mod many;
 mod power;
+mod replicate;
 mod seed;
 mod workload;
 

@@ -22,7 +22,7 @@ use testkit::faults::{Faults, Rates};
 use testkit::time::{sleep, soon};
 
 /// Short waits, and as many attempts as it takes.
-fn persistent() -> ReplicateOptions {
+pub(crate) fn persistent() -> ReplicateOptions {
     let mut options = ReplicateOptions::default();
     options.retry = true;
     options.retries = 1;
@@ -34,7 +34,9 @@ fn persistent() -> ReplicateOptions {
 
 /// All documents as they are seen from outside: the winner, and every leaf with its history and its
 /// attachments.
-async fn everything(db: &Database) -> BTreeMap<String, (String, BTreeMap<String, String>)> {
+pub(crate) async fn everything(
+    db: &Database,
+) -> BTreeMap<String, (String, BTreeMap<String, String>)> {
     let mut all = BTreeMap::new();
     let options =
         GetOptions { revs: true, attachments: true, att_encoding_info: true, ..Default::default() };
@@ -56,7 +58,7 @@ fn noise(random: &mut StdRng, length: usize) -> Vec<u8> {
 }
 
 /// One edit such as applications make, on a leaf that need not be the winner.
-async fn edit(random: &mut StdRng, db: &Database, n: u64) {
+pub(crate) async fn edit(random: &mut StdRng, db: &Database, n: u64) {
     let id = match random.random_range(0..20) {
         0 => "_design/app".to_owned(),
         _ => format!("doc-{}", random.random_range(0..12)),
@@ -111,8 +113,87 @@ async fn edit(random: &mut StdRng, db: &Database, n: u64) {
     }
 }
 
-/// Databases in memory and on disk, edited at random, and replicated over lines where anything may
-/// fail.
+/// One of the databases that converge: where it is edited and compared, and how replications get to it.
+pub(crate) struct Member {
+    pub(crate) near: Database,
+    pub(crate) reached: Database,
+}
+
+impl Member {
+    pub(crate) fn local(place: &Local) -> Member {
+        let near = Couch::from_host(Arc::new(place.clone())).db("db").unwrap();
+        Member { reached: near.clone(), near }
+    }
+}
+
+/// Databases edited at random, and replicated over lines where anything may fail. Between two
+/// replications `disturb` may do what it likes to what is around them, and `calm` ends it.
+pub(crate) async fn converge_all(
+    random: &mut StdRng,
+    members: &[Member],
+    faults: &Faults,
+    mut disturb: impl FnMut(&mut StdRng),
+    calm: impl FnOnce(),
+) {
+    for member in members {
+        member.near.create().await.unwrap();
+    }
+    for round in 0..12 {
+        for n in 0..random.random_range(0..15) {
+            let member = members.choose(random).unwrap();
+            edit(random, &member.near, round * 100 + n).await;
+        }
+        disturb(random);
+        let count = members.len();
+        let (from, to) = (random.random_range(0..count), random.random_range(0..count));
+        if from == to {
+            members[from].near.compact().await.unwrap();
+            continue;
+        }
+        let mut options = persistent();
+        options.use_checkpoints = random.random_bool(0.8);
+        options.batches_limit = random.random_range(1..5);
+        options.batch_bytes = random.random_range(1..100_000);
+        options.retry = random.random_bool(0.7);
+        let (source, target) = (&members[from].reached, &members[to].reached);
+        let run = Replication::new(faults.wrap(source), faults.wrap(target)).options(options);
+        // Some are given up in the middle.
+        if random.random_bool(0.2) {
+            let (handle, task) = run.into_task();
+            let patience = Duration::from_millis(random.random_range(0..20));
+            let impatient = async {
+                sleep(patience).await;
+                handle.cancel();
+            };
+            let _ = futures_util::future::join(task, impatient).await;
+        } else if let Err(error) = soon(run.run()).await {
+            assert!(error.status() >= 500, "{error:?}");
+        }
+    }
+    faults.set(Rates::default());
+    calm();
+    // Around until nobody has news for anybody.
+    for pass in 0.. {
+        assert!(pass < members.len() + 2, "there is always something new");
+        let mut written = 0;
+        for from in 0..members.len() {
+            let target = &members[(from + 1) % members.len()].reached;
+            let run = members[from].reached.replicate_to(target).options(persistent());
+            let result = soon(run.run()).await.unwrap();
+            assert!(result.ok, "{:?}", result.errors);
+            written += result.counters.docs_written;
+        }
+        if written == 0 {
+            break;
+        }
+    }
+    let first = everything(&members[0].near).await;
+    for member in &members[1..] {
+        assert_eq!(first, everything(&member.near).await);
+    }
+}
+
+/// In memory and on disk.
 fn converge(seed: u64) {
     let mut random = StdRng::seed_from_u64(seed);
     let dir = tempfile::tempdir().unwrap();
@@ -121,62 +202,9 @@ fn converge(seed: u64) {
         Local::open(dir.path(), &LocalOptions::default()).unwrap(),
         Local::memory().unwrap(),
     ];
-    let dbs = places.clone().map(|place| Couch::from_host(Arc::new(place)).db("db").unwrap());
+    let members: Vec<Member> = places.iter().map(Member::local).collect();
     let faults = Faults::new(seed, Rates::all(random.random_range(0.0..0.15)));
-    block_on(async {
-        for db in &dbs {
-            db.create().await.unwrap();
-        }
-        for round in 0..12 {
-            for n in 0..random.random_range(0..15) {
-                let db = dbs.choose(&mut random).unwrap();
-                edit(&mut random, db, round * 100 + n).await;
-            }
-            let (from, to) = (random.random_range(0..3), random.random_range(0..3));
-            if from == to {
-                dbs[from].compact().await.unwrap();
-                continue;
-            }
-            let mut options = persistent();
-            options.use_checkpoints = random.random_bool(0.8);
-            options.batches_limit = random.random_range(1..5);
-            options.batch_bytes = random.random_range(1..100_000);
-            options.retry = random.random_bool(0.7);
-            let (source, target) = (faults.wrap(&dbs[from]), faults.wrap(&dbs[to]));
-            let run = Replication::new(source, target).options(options);
-            // Some are given up in the middle.
-            if random.random_bool(0.2) {
-                let (handle, task) = run.into_task();
-                let patience = Duration::from_millis(random.random_range(0..20));
-                let impatient = async {
-                    sleep(patience).await;
-                    handle.cancel();
-                };
-                let _ = futures_util::future::join(task, impatient).await;
-            } else if let Err(error) = soon(run.run()).await {
-                assert!(error.status() >= 500, "{error:?}");
-            }
-        }
-        faults.set(Rates::default());
-        // Around until nobody has news for anybody.
-        for pass in 0.. {
-            assert!(pass < 5, "there is always something new");
-            let mut written = 0;
-            for (from, to) in [(0, 1), (1, 2), (2, 0)] {
-                let run = dbs[from].replicate_to(&dbs[to]).options(persistent());
-                let result = soon(run.run()).await.unwrap();
-                assert!(result.ok, "{:?}", result.errors);
-                written += result.counters.docs_written;
-            }
-            if written == 0 {
-                break;
-            }
-        }
-        let first = everything(&dbs[0]).await;
-        for db in &dbs[1..] {
-            assert_eq!(first, everything(db).await);
-        }
-    });
+    block_on(converge_all(&mut random, &members, &faults, |_| {}, || {}));
     for place in &places {
         assert_eq!(place.check().unwrap().problems, Vec::<String>::new());
     }

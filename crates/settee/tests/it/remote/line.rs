@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -19,6 +19,9 @@ struct State {
     /// So many replies are lost: at their first byte the connection is cut.
     lost: AtomicUsize,
     connections: AtomicUsize,
+    /// At most so many bytes a connection carries before it is cut.
+    budget: AtomicUsize,
+    down: AtomicBool,
     /// Changes when all connections are to be cut.
     cut: watch::Sender<()>,
 }
@@ -37,6 +40,8 @@ impl Line {
             target,
             lost: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
+            budget: AtomicUsize::new(usize::MAX),
+            down: AtomicBool::new(false),
             cut: watch::channel(()).0,
         });
         let shared = state.clone();
@@ -66,6 +71,25 @@ impl Line {
         self.state.lost.store(replies, Ordering::SeqCst);
     }
 
+    /// From now on, connections break after some number of bytes, another one for each, but no more
+    /// than this.
+    pub(crate) fn break_within(&self, bytes: usize) {
+        self.state.budget.store(bytes, Ordering::SeqCst);
+    }
+
+    /// Connections hold again.
+    pub(crate) fn hold(&self) {
+        self.break_within(usize::MAX);
+    }
+
+    /// Takes the line down: connections are cut, and new ones refused. Or up again.
+    pub(crate) fn set_down(&self, down: bool) {
+        self.state.down.store(down, Ordering::SeqCst);
+        if down {
+            self.cut();
+        }
+    }
+
     /// Cuts every connection there is.
     pub(crate) fn cut(&self) {
         self.state.cut.send_replace(());
@@ -78,12 +102,22 @@ impl Line {
 
 impl State {
     async fn carry(&self, mut here: TcpStream) {
+        if self.down.load(Ordering::SeqCst) {
+            return;
+        }
         let Ok(mut there) = TcpStream::connect(self.target).await else { return };
+        let budget = match self.budget.load(Ordering::SeqCst) {
+            usize::MAX => usize::MAX,
+            most => self.connections.load(Ordering::SeqCst).wrapping_mul(0x9e37_79b9) % most,
+        };
+        let mut carried = 0;
         let (mut up, mut down) = (vec![0; 16 << 10], vec![0; 16 << 10]);
-        loop {
+        while carried < budget {
             tokio::select! {
                 read = here.read(&mut up) => match read {
-                    Ok(read) if read > 0 && there.write_all(&up[..read]).await.is_ok() => {}
+                    Ok(read) if read > 0 && there.write_all(&up[..read]).await.is_ok() => {
+                        carried += read;
+                    }
                     _ => return,
                 },
                 read = there.read(&mut down) => {
@@ -92,7 +126,9 @@ impl State {
                         return;
                     }
                     match read {
-                        Ok(read) if read > 0 && here.write_all(&down[..read]).await.is_ok() => {}
+                        Ok(read) if read > 0 && here.write_all(&down[..read]).await.is_ok() => {
+                            carried += read;
+                        }
                         _ => return,
                     }
                 }

@@ -6,6 +6,7 @@ use settee::options::{BulkGetItem, GetOptions};
 use settee::prelude::*;
 use settee::remote::{Remote, RemoteOptions};
 use settee::wire::RevResult;
+use settee::{Attachment, AttachmentData};
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -22,11 +23,11 @@ impl Drop for Pouch {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn pouchdb_server_will_do() {
+/// Starts one, if there is one, with its databases in memory.
+async fn start() -> Option<(Pouch, Remote, tempfile::TempDir)> {
     let Ok(command) = std::env::var("SETTEE_POUCHDB_SERVER") else {
-        eprintln!("skipped: SETTEE_POUCHDB_SERVER names no pouchdb-server");
-        return;
+        eprintln!("SKIPPED: SETTEE_POUCHDB_SERVER names no pouchdb-server");
+        return None;
     };
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let dir = tempfile::tempdir().unwrap();
@@ -36,7 +37,7 @@ async fn pouchdb_server_will_do() {
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    let _pouch = Pouch(child);
+    let pouch = Pouch(child);
     let options = RemoteOptions::new().heartbeat(Duration::from_millis(500));
     let remote = Remote::connect(&format!("http://127.0.0.1:{port}"), &options).unwrap();
     let ready = async {
@@ -45,7 +46,12 @@ async fn pouchdb_server_will_do() {
         }
     };
     soon(ready).await;
+    Some((pouch, remote, dir))
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn pouchdb_server_will_do() {
+    let Some((_pouch, remote, _dir)) = start().await else { return };
     let couch = Couch::from_host(Arc::new(remote.clone()));
     assert!(!remote.version().await.unwrap().to_string().is_empty());
     let db = couch.create("db").await.unwrap();
@@ -122,4 +128,74 @@ async fn pouchdb_server_will_do() {
     }
     couch.delete("db").await.unwrap();
     assert!(!couch.exists("db").await.unwrap());
+}
+
+/// A document with an attachment, compressible or not.
+fn document(n: usize) -> Document {
+    let mut doc = Document::with_id(format!("doc-{n:06}"));
+    doc.set("n", n).unwrap();
+    doc.attachments = vec![match n % 3 {
+        0 => Attachment::inline("note.txt", "text/plain", format!("note {n} ").repeat(30)),
+        _ => {
+            let bytes = vec![(n % 251) as u8; 20 + n % 400];
+            Attachment::inline("data.bin", "application/octet-stream", bytes)
+        }
+    }];
+    doc
+}
+
+async fn fill(db: &Database, first: usize, count: usize) {
+    for from in (first..first + count).step_by(500) {
+        let docs = (from..(from + 500).min(first + count)).map(document);
+        assert!(db.bulk_docs(docs, true).await.unwrap().iter().all(Result::is_ok));
+    }
+}
+
+/// Every document with its revision and its attachment's bytes.
+async fn everything(db: &Database) -> Vec<(String, String, Vec<u8>)> {
+    let rows = db.all_docs().fetch().await.unwrap().rows;
+    let mut all = Vec::new();
+    for rows in rows.chunks(500) {
+        let items = rows.iter().map(|row| BulkGetItem {
+            id: row.id.clone(),
+            rev: row.rev.clone(),
+            atts_since: Vec::new(),
+        });
+        let options = GetOptions { attachments: true, ..GetOptions::default() };
+        let found = db.adapter().bulk_get(items.collect(), &options).await.unwrap();
+        let mut found = found.into_stream();
+        while let Some((id, results)) = found.try_next().await.unwrap() {
+            let [RevResult::Found(doc)] = &results[..] else { panic!("{id}: {results:?}") };
+            let [attachment] = &doc.attachments[..] else { panic!("{doc:?}") };
+            let AttachmentData::Inline(bytes) = &attachment.data else { panic!("{doc:?}") };
+            all.push((id, doc.rev.as_ref().unwrap().to_string(), bytes.to_vec()));
+        }
+    }
+    all
+}
+
+/// `SETTEE_PEER_DOCS` says how many documents go each way.
+#[tokio::test(flavor = "multi_thread")]
+async fn replication_with_pouchdb_server_ends_equal() {
+    let Some((_pouch, remote, _dir)) = start().await else { return };
+    let count = std::env::var("SETTEE_PEER_DOCS").map_or(2_000, |count| count.parse().unwrap());
+    let far = Couch::from_host(Arc::new(remote)).create("db").await.unwrap();
+    let near = Couch::memory().unwrap().create("db").await.unwrap();
+    fill(&near, 0, count).await;
+    fill(&far, count, count).await;
+    let written = count as u64;
+    for (what, run) in [("push", near.replicate_to(&far)), ("pull", near.replicate_from(&far))] {
+        let began = std::time::Instant::now();
+        let result = run.clone().run().await.unwrap();
+        println!("{what}: {count} documents with attachments in {:?}", began.elapsed());
+        assert!(result.ok, "{:?}", result.errors);
+        assert_eq!(result.counters.docs_written, written, "{what}");
+        assert_eq!(run.run().await.unwrap().counters.docs_written, 0, "{what} again");
+    }
+    let (here, there) = (everything(&near).await, everything(&far).await);
+    assert_eq!(here.len(), 2 * count);
+    for (here, there) in here.iter().zip(&there) {
+        assert_eq!(here, there);
+    }
+    assert_eq!(here.len(), there.len());
 }
