@@ -409,7 +409,7 @@ fn read_bulk_get_item(entry: &str) -> Result<BulkGetItem, BadItem> {
 }
 
 /// One row of a view.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Clone, PartialEq, Eq, Default)]
 pub struct ViewRow {
     /// The document that the row is of; `None` if it is reduced from many.
     pub id: Option<String>,
@@ -423,7 +423,43 @@ pub struct ViewRow {
     pub error: Option<String>,
 }
 
+/// `<Row id="x", key=["a",1], value=null>`: what there is of it.
+impl fmt::Debug for ViewRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<Row ")?;
+        if let Some(id) = &self.id {
+            write!(f, "id={id:?}, ")?;
+        }
+        write!(f, "key={}", String::from_utf8_lossy(&self.key))?;
+        if let Some(doc) = &self.doc {
+            write!(f, ", doc={doc:?}")?;
+        }
+        match &self.error {
+            Some(error) => write!(f, ", error={error:?}>"),
+            None => write!(f, ", value={}>", String::from_utf8_lossy(&self.value)),
+        }
+    }
+}
+
 impl ViewRow {
+    /// The key, as a value of some type.
+    ///
+    /// # Errors
+    ///
+    /// `BadReply` if it is something else.
+    pub fn key_as<T: serde::de::DeserializeOwned>(&self) -> Result<T, Error> {
+        typed(&self.key)
+    }
+
+    /// The value, as a value of some type.
+    ///
+    /// # Errors
+    ///
+    /// `BadReply` if it is something else.
+    pub fn value_as<T: serde::de::DeserializeOwned>(&self) -> Result<T, Error> {
+        typed(&self.value)
+    }
+
     /// Appends the row: `{"id":…,"key":…,"value":…}` and, where `include_docs` says that one was
     /// asked for, `"doc"`.
     ///
@@ -455,6 +491,11 @@ impl ViewRow {
         }
         members.out.push(b'}');
     }
+}
+
+fn typed<T: serde::de::DeserializeOwned>(json: &[u8]) -> Result<T, Error> {
+    serde_json::from_slice(json)
+        .map_err(|error| Error::new(ErrorKind::BadReply, error.to_string()).with_source(error))
 }
 
 /// A view that belongs to no design document: the body of a `_temp_view`.

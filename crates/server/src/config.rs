@@ -70,6 +70,7 @@ const DEFAULTS: &[(&str, &str, &str)] = &[
     ("settee", "replicate_allow", ""),
     ("settee", "replicate_deny", ""),
     ("settee", "replicate_loopback", "false"),
+    ("settee", "temp_views", "true"),
     ("settee", "write_timeout", "300000"),
     ("uuids", "algorithm", "sequential"),
     ("uuids", "max_count", "1000"),

@@ -3,7 +3,10 @@
 use crate::body::parse_json;
 use serde_json::Value;
 use settee::adapter::AllDbsOptions;
-use settee_core::options::{AllDocsOptions, ChangesOptions, GetOptions, OpenRevs, Since, Style};
+use settee_core::json;
+use settee_core::options::{
+    AllDocsOptions, ChangesOptions, GetOptions, OpenRevs, Since, Style, Update, ViewOptions,
+};
 use settee_core::time;
 use settee_core::wire::Seq;
 use settee_core::{Error, Result, Rev};
@@ -299,6 +302,115 @@ impl AllDocsQuery {
 
 fn no_groups() -> Error {
     Error::query_parse("Invalid use of grouping on a map view.")
+}
+
+/// A view.
+#[derive(Default)]
+pub(crate) struct ViewQuery(ViewOptions);
+
+impl ViewQuery {
+    /// Takes parameters; later ones win.
+    pub(crate) fn take<'a>(
+        &mut self,
+        pairs: impl Iterator<Item = (&'a str, Param<'a>)>,
+    ) -> Result<()> {
+        let options = &mut self.0;
+        for (name, value) in pairs {
+            match name {
+                "key" => {
+                    options.start = Some(value.json()?);
+                    options.end.clone_from(&options.start);
+                }
+                "keys" => options.keys = value.list()?,
+                "startkey" | "start_key" => options.start = Some(value.json()?),
+                "endkey" | "end_key" => options.end = Some(value.json()?),
+                "startkey_docid" | "start_key_doc_id" => options.start_docid = Some(value.text()),
+                "endkey_docid" | "end_key_doc_id" => options.end_docid = Some(value.text()),
+                "inclusive_end" => options.inclusive_end = value.boolean()?,
+                "descending" => options.descending = value.boolean()?,
+                "limit" => options.limit = Some(value.number()?),
+                "skip" => options.skip = value.number()?,
+                "reduce" => options.reduce = Some(value.boolean()?),
+                "group" => options.group = Some(value.boolean()?),
+                "group_level" => options.group_level = Some(value.number()?),
+                "include_docs" => options.include_docs = value.boolean()?,
+                "conflicts" => options.doc.conflicts = value.boolean()?,
+                "attachments" => options.doc.attachments = value.boolean()?,
+                "att_encoding_info" => options.doc.att_encoding_info = value.boolean()?,
+                "update_seq" => options.update_seq = value.boolean()?,
+                "sorted" => options.sorted = value.boolean()?,
+                "stable" => {
+                    choice(name, &value, &["true", "false"])?;
+                    options.stable = value.boolean()?;
+                }
+                "stale" => {
+                    choice(name, &value, &["ok", "update_after"])?;
+                    options.stable = true;
+                    options.update = match value.text().as_str() {
+                        "ok" => Update::Never,
+                        _ => Update::After,
+                    };
+                }
+                "update" => {
+                    choice(name, &value, &["true", "false", "lazy"])?;
+                    options.update = match value.text().as_str() {
+                        "true" => Update::Before,
+                        "false" => Update::Never,
+                        _ => Update::After,
+                    };
+                }
+                "partition" => {
+                    return Err(Error::query_parse(
+                        "`partition` parameter is not supported in this design doc",
+                    ));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn finish(self) -> ViewOptions {
+        self.0
+    }
+}
+
+impl Param<'_> {
+    /// The value as JSON text.
+    fn json(&self) -> Result<String> {
+        match self {
+            Param::Json(value) => Ok(value.to_string()),
+            Param::Text(text) => normalized(text),
+        }
+    }
+
+    /// An array, as the JSON text of its elements.
+    fn list(&self) -> Result<Option<Vec<String>>> {
+        let text = self.json()?;
+        if text == "null" {
+            return Ok(None);
+        }
+        if !text.starts_with('[') {
+            let what = if matches!(self, Param::Json(_)) { "body member" } else { "parameter" };
+            return Err(Error::bad_request(format!("`keys` {what} must be an array.")));
+        }
+        Ok(Some(json::elements(&text).map(str::to_owned).collect()))
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Param::Text(text) => (*text).to_owned(),
+            Param::Json(Value::String(text)) => text.clone(),
+            Param::Json(value) => value.to_string(),
+        }
+    }
+}
+
+/// JSON text in the form that stored documents have.
+fn normalized(text: &str) -> Result<String> {
+    let bytes = json::normalize(text.as_bytes(), &json::Limits::default())
+        .map_err(|e| Error::bad_request("invalid UTF-8 JSON").with_source(e))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// A list of ids. What is no text is no document's id, and is shown as it came.

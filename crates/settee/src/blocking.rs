@@ -29,15 +29,20 @@ use crate::replicate::{
     Denied, End, Progress, ReplicateOptions, ReplicationEvent, ReplicationResult, SyncHandle,
     SyncResult,
 };
-use crate::{AttachmentBody, DocRef, FeedEvent, IntoDocument, Listing, Pending, Subscription};
+use crate::{
+    AttachmentBody, DocRef, FeedEvent, IntoDocument, Listing, Pending, Subscription, ViewResult,
+};
 use bytes::{Buf, Bytes};
 use futures_core::stream::BoxStream;
 use futures_executor::{BlockingStream, block_on, block_on_stream};
-use settee_core::options::{AttachmentOptions, BulkGetItem, Filter, GetOptions, OpenRevs};
+use serde::Serialize;
+use settee_core::options::{
+    AttachmentOptions, BulkGetItem, Filter, GetOptions, OpenRevs, Update, ViewOptions,
+};
 use settee_core::selector::Selector;
 use settee_core::wire::{
-    ActiveTask, AutoPurge, Change, DatabaseInfo, DocRow, MissingRevs, Purged, RevResult, RevsByDoc,
-    Saved, Security, Seq, TimeBin, WriteResult,
+    ActiveTask, AutoPurge, Change, DatabaseInfo, DesignInfo, DocRow, MissingRevs, Purged,
+    RevResult, RevsByDoc, Saved, Security, Seq, TempView, TimeBin, ViewRow, WriteResult,
 };
 use settee_core::{Digest, Document, Result, Rev};
 use std::collections::BTreeMap;
@@ -182,6 +187,21 @@ impl Database {
         AllDocs(self.0.all_docs())
     }
 
+    /// [`Database::view`](crate::Database::view).
+    pub fn view(&self, name: &str) -> View {
+        View(self.0.view(name))
+    }
+
+    /// [`Database::temp_view`](crate::Database::temp_view).
+    pub fn temp_view(&self, view: TempView) -> View {
+        View(self.0.temp_view(view))
+    }
+
+    /// [`Database::query`](crate::Database::query).
+    pub fn query(&self, map: &str, reduce: Option<&str>) -> View {
+        View(self.0.query(map, reduce))
+    }
+
     /// [`Database::design_docs`](crate::Database::design_docs).
     pub fn design_docs(&self) -> AllDocs {
         AllDocs(self.0.design_docs())
@@ -244,6 +264,8 @@ impl Database {
         commit() -> ();
         compact() -> ();
         view_cleanup() -> ();
+        compact_views(ddoc: &str) -> ();
+        design_info(ddoc: &str) -> DesignInfo;
         security() -> Security;
         set_security(security: &Security) -> ();
         auto_purge() -> AutoPurge;
@@ -358,6 +380,55 @@ impl AllDocs {
     /// [`AllDocs::stream`](crate::AllDocs::stream), blocking.
     pub fn stream(self) -> Result<Iter<DocRow>> {
         block_on(self.0.stream()).map(Iter::new)
+    }
+}
+
+/// A query of a view to be made: [`View`](crate::View), blocking.
+#[derive(Debug, Clone)]
+#[must_use = "nothing is asked before `fetch`, `stream` or `pages`"]
+pub struct View(crate::View);
+
+impl View {
+    /// [`View::keys`](crate::View::keys).
+    pub fn keys<K: Serialize>(self, keys: impl IntoIterator<Item = K>) -> View {
+        View(self.0.keys(keys))
+    }
+
+    /// [`View::range`](crate::View::range).
+    pub fn range<K: Serialize>(self, range: impl RangeBounds<K>) -> View {
+        View(self.0.range(range))
+    }
+
+    passed_on! { View:
+        options(options: ViewOptions);
+        key(key: impl Serialize);
+        start_docid(id: impl Into<String>);
+        end_docid(id: impl Into<String>);
+        reduce(reduce: bool);
+        group();
+        group_level(level: u64);
+        include_docs();
+        include_docs_with(options: GetOptions);
+        limit(limit: u64);
+        skip(skip: u64);
+        descending();
+        update(update: Update);
+        update_seq();
+    }
+
+    /// [`View::fetch`](crate::View::fetch), blocking.
+    pub fn fetch(self) -> Result<ViewResult> {
+        block_on(self.0.fetch())
+    }
+
+    /// [`View::stream`](crate::View::stream), blocking.
+    pub fn stream(self) -> Result<Iter<ViewRow>> {
+        block_on(self.0.stream()).map(Iter::new)
+    }
+
+    /// [`View::pages`](crate::View::pages), blocking.
+    pub fn pages(self, rows: u64) -> Iter<ViewRow> {
+        Iter::new(self.0.pages(rows))
     }
 }
 

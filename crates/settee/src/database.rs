@@ -7,6 +7,7 @@ use crate::conflict::ConflictResolution;
 use crate::couch::Couch;
 use crate::input::{AttachmentBody, DocRef, IntoDocument, guess_content_type};
 use crate::replicate::{End, Replication, Sync};
+use crate::view::View;
 use bytes::{Bytes, BytesMut};
 use futures_core::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -15,7 +16,8 @@ use settee_core::options::{
     OpenRevs, WriteOptions,
 };
 use settee_core::wire::{
-    DatabaseInfo, MissingRevs, Purged, RevResult, RevsByDoc, Saved, Security, WriteResult,
+    DatabaseInfo, DesignInfo, MissingRevs, Purged, RevResult, RevsByDoc, Saved, Security, TempView,
+    WriteResult,
 };
 use settee_core::{
     Attachment, AttachmentData, Document, Encoding, Error, ErrorKind, Result, Rev, Revisions,
@@ -153,6 +155,40 @@ impl Database {
     /// [`DatabaseInfo::compact_running`] tells when it is done.
     pub async fn compact(&self) -> Result<()> {
         self.adapter.compact().await
+    }
+
+    /// Queries a view by its name, `ddoc/view`; see [`View`] for what other names there are.
+    pub fn view(&self, name: &str) -> View {
+        View::new(Arc::clone(&self.adapter), name)
+    }
+
+    /// Queries a view that belongs to no design document. Its index is kept for a while, in case it
+    /// is asked for again; but whoever queries a view often should store it.
+    pub fn temp_view(&self, view: TempView) -> View {
+        View::temporary(Arc::clone(&self.adapter), view)
+    }
+
+    /// Queries a view of functions in JavaScript that belongs to no design document; the reduce
+    /// function may be the name of a built-in one.
+    pub fn query(&self, map: &str, reduce: Option<&str>) -> View {
+        self.temp_view(TempView {
+            language: "javascript".to_owned(),
+            map: map.to_owned(),
+            reduce: reduce.map(str::to_owned),
+            options: serde_json::Map::new(),
+        })
+    }
+
+    /// What there is to know of a design document's indexes: `GET /{db}/_design/{ddoc}/_info`.
+    pub async fn design_info(&self, ddoc: &str) -> Result<DesignInfo> {
+        self.adapter.design_info(ddoc.strip_prefix("_design/").unwrap_or(ddoc)).await
+    }
+
+    /// Starts to give back the space of a design document's indexes: `POST /{db}/_compact/{ddoc}`.
+    /// [`ViewIndexInfo::compact_running`](crate::wire::ViewIndexInfo::compact_running) tells when it
+    /// is done.
+    pub async fn compact_views(&self, ddoc: &str) -> Result<()> {
+        self.adapter.compact_views(ddoc.strip_prefix("_design/").unwrap_or(ddoc)).await
     }
 
     /// Drops indexes that no design document asks for any more: `POST /{db}/_view_cleanup`.

@@ -73,6 +73,7 @@ mod database;
 mod env;
 mod expire;
 mod input;
+mod view;
 mod views;
 
 pub use all_docs::{AllDocs, Listing};
@@ -86,6 +87,7 @@ pub use settee_core::{
     Attachment, AttachmentData, Body, Digest, Document, Encoding, Error, ErrorKind, Result, Rev,
     RevId, Revisions, options, selector::Selector, wire,
 };
+pub use view::{Row, View, ViewDefinition, ViewResult};
 
 /// What most programs use, to be imported whole.
 ///

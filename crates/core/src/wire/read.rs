@@ -1,6 +1,6 @@
 //! Replies read back: rows and results, each in one pass over its text.
 
-use super::{Change, DocError, DocRow, ErrorBody, RevResult, Seq};
+use super::{Change, DocError, DocRow, ErrorBody, RevResult, Seq, ViewRow};
 use crate::document::{Document, read_rev};
 use crate::error::{Error, ErrorKind, Result};
 use crate::json::{self, Limits, Parser};
@@ -121,6 +121,41 @@ impl DocRow {
             return Err(bad_reply("a row has no revision"));
         }
         Ok(DocRow { id, rev, deleted, doc })
+    }
+}
+
+impl ViewRow {
+    /// Reads a row of a view, as [`ViewRow::write_json`] writes it.
+    ///
+    /// ```
+    /// use settee_core::json::Limits;
+    /// use settee_core::wire::ViewRow;
+    ///
+    /// let row = ViewRow::parse(br#"{"id": "x", "key": ["a", 1], "value": null}"#, &Limits::default())?;
+    /// assert_eq!(format!("{row:?}"), r#"<Row id="x", key=["a",1], value=null>"#);
+    /// # Ok::<(), settee_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// `BadReply` if it is no such row.
+    pub fn parse(text: &[u8], limits: &Limits) -> Result<ViewRow> {
+        let mut row = ViewRow::default();
+        object(text, limits, |parser, name| {
+            match name.as_str() {
+                "id" => row.id = string_of(parser)?,
+                "key" => row.key = parser.value_text()?.into(),
+                "value" => row.value = parser.value_text()?.into(),
+                "doc" => row.doc = doc_of(parser)?,
+                "error" => row.error = string_of(parser)?,
+                _ => drop(parser.value_text()?),
+            }
+            Ok(())
+        })?;
+        match !row.key.is_empty() && (!row.value.is_empty() || row.error.is_some()) {
+            true => Ok(row),
+            false => Err(bad_reply("a row has no key or no value")),
+        }
     }
 }
 

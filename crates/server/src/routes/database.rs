@@ -10,7 +10,6 @@ use crate::routes::node;
 use axum::http::{StatusCode, header};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use settee_core::options::GetOptions;
 use settee_core::wire::{
     DatabaseInfo, Principals, RevsByDoc, Security, TimeSeqReply, parse_revs_by_doc,
 };
@@ -186,14 +185,6 @@ pub(super) async fn compact(admin: DatabaseAdmin, call: Arc<Call>) -> Result<Res
     call.require_json()?;
     admin.db().compact().await?;
     call.app.tasks.compaction_started(admin.db().name());
-    Ok(reply::ok(StatusCode::ACCEPTED))
-}
-
-/// `POST /{db}/_compact/{ddoc}`: indexes give their space back by themselves.
-pub(super) async fn compact_design(admin: DatabaseAdmin, call: Arc<Call>) -> Result<Response> {
-    call.require_json()?;
-    let id = format!("_design/{}", call.param("ddoc"));
-    admin.db().get(&id, &GetOptions::default()).await?;
     Ok(reply::ok(StatusCode::ACCEPTED))
 }
 

@@ -1,4 +1,4 @@
-//! What is still to come: indexes, the functions of design documents, partitions. Each
+//! What is still to come: the functions of design documents, partitions. Each
 //! path is here with its rights, and says that it is not implemented.
 
 use crate::auth::access::{Member, ServerAdmin};
@@ -32,10 +32,6 @@ pub(super) async fn find(member: Member, _: Arc<Call>) -> Result<Response> {
     not_yet("Finding documents by selector")
 }
 
-pub(super) async fn temp_view(_: Member, _: Arc<Call>) -> Result<Response> {
-    Err(Error::new(ErrorKind::Gone, "Temporary views are not supported in CouchDB"))
-}
-
 pub(super) async fn search(member: Member, call: Arc<Call>) -> Result<Response> {
     match call.param("ddoc") {
         "" => not_yet("Full-text search"),
@@ -46,12 +42,4 @@ pub(super) async fn search(member: Member, call: Arc<Call>) -> Result<Response> 
 pub(super) async fn partition(member: Member, _: Arc<Call>) -> Result<Response> {
     member.db().info().await?;
     Err(Error::bad_request("database is not partitioned"))
-}
-
-pub(super) async fn info(member: Member, call: Arc<Call>) -> Result<Response> {
-    not_yet_of(&member, &call, "The state of an index").await
-}
-
-pub(super) async fn view(member: Member, call: Arc<Call>) -> Result<Response> {
-    not_yet_of(&member, &call, "A view").await
 }

@@ -14,6 +14,7 @@ pub(crate) mod node;
 mod replicate;
 mod server;
 mod session;
+mod view;
 
 use crate::auth::access::{Access, Level};
 use crate::call::Call;
@@ -125,7 +126,7 @@ fn table() -> Vec<Route> {
             [on(M::GET, database::revs_limit), on(M::PUT, database::set_revs_limit)],
         ),
         route("/{db}/_compact", "POST", [on(M::POST, database::compact)]),
-        route("/{db}/_compact/{ddoc}", "POST", [on(M::POST, database::compact_design)]),
+        route("/{db}/_compact/{ddoc}", "POST", [on(M::POST, view::compact)]),
         route("/{db}/_view_cleanup", "POST", [on(M::POST, database::view_cleanup)]),
         route("/{db}/_ensure_full_commit", "POST", [on(M::POST, database::ensure_full_commit)]),
         route("/{db}/_purge", "POST", [on(M::POST, database::purge)]),
@@ -174,7 +175,7 @@ fn table() -> Vec<Route> {
         route("/{db}/_index", "GET,POST", [on(M::GET, design::find), on(M::POST, design::find)]),
         route("/{db}/_index/_bulk_delete", "POST", [on(M::POST, design::find)]),
         route("/{db}/_index/{path..}", "DELETE", [on(M::DELETE, design::find)]),
-        route("/{db}/_temp_view", "POST", [on(M::POST, design::temp_view)]),
+        route("/{db}/_temp_view", "POST", [on(M::POST, view::temp_view)]),
         route("/{db}/_search_cleanup", "POST", [on(M::POST, design::search)]),
         route("/{db}/_nouveau_cleanup", "POST", [on(M::POST, design::search)]),
         route(
@@ -207,11 +208,11 @@ fn table() -> Vec<Route> {
         ),
         // Design documents.
         route("/{db}/_design/{ddoc}", DOC_METHODS, doc_endpoints(copy())),
-        route("/{db}/_design/{ddoc}/_info", "GET", [on(M::GET, design::info)]),
+        route("/{db}/_design/{ddoc}/_info", "GET", [on(M::GET, view::info)]),
         route(
             "/{db}/_design/{ddoc}/_view/{path..}",
             "GET,POST,HEAD",
-            [on(M::GET, design::view), on(M::POST, design::view)],
+            [on(M::GET, view::view), on(M::POST, view::view)],
         ),
         route(
             "/{db}/_design/{ddoc}/_search/{path..}",

@@ -199,8 +199,8 @@ async fn purged_revisions_are_gone() {
 }
 
 #[tokio::test]
-async fn what_is_to_come_says_so() {
-    let site = Site::start().await;
+async fn what_is_not_there_says_so() {
+    let site = Site::with(&[("settee", "temp_views", "false")]).await;
     let root = site.with_db().await;
     let reply = root.post("/db/_temp_view").json("{}").send().await;
     assert_eq!((reply.status, reply.value()["error"].as_str()), (410, Some("gone")));

@@ -24,6 +24,7 @@ mod server;
 mod sessions;
 mod users;
 mod validation;
+mod views;
 
 use client::{Client, Reply};
 use serde_json::Value;

@@ -6,16 +6,15 @@
 
 use super::options::view_options;
 use super::{Functions, Request, Response, Stub, split_path};
-use crate::adapter::{ByteStream, Rows, ViewRows};
+use crate::adapter::{ByteStream, ViewRows};
 use crate::script::ListIo;
 use bytes::Bytes;
 use futures_channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::{Map, Value, json};
 use settee_core::document::WriteJson;
-use settee_core::json::write_string;
-use settee_core::options::{AllDocsOptions, ViewOptions};
-use settee_core::wire::{DocRow, ViewRow};
+use settee_core::options::{DocSet, ViewOptions};
+use settee_core::wire::ViewRow;
 use settee_core::{Error, ErrorKind, Result};
 use std::sync::mpsc;
 
@@ -106,26 +105,7 @@ impl Functions {
         if view != "_all_docs" {
             return self.db.view(ddoc, view, options).await;
         }
-        let id = |key: &String| {
-            let id = serde_json::from_str::<String>(key);
-            id.map_err(|_| Error::query_parse("the keys of _all_docs are texts"))
-        };
-        let ids = |key: &Option<String>| key.as_ref().map(id).transpose();
-        let keys = options.keys.as_ref().map(|keys| keys.iter().map(id).collect());
-        let listing = AllDocsOptions {
-            keys: keys.transpose()?,
-            start: ids(&options.start)?,
-            end: ids(&options.end)?,
-            inclusive_end: options.inclusive_end,
-            descending: options.descending,
-            limit: options.limit,
-            skip: options.skip,
-            include_docs: options.include_docs,
-            doc: options.doc.clone(),
-            update_seq: options.update_seq,
-            ..AllDocsOptions::default()
-        };
-        Ok(as_view(self.db.all_docs(&listing).await?))
+        crate::view::listing(&*self.db, DocSet::All, options.clone()).await
     }
 
     /// Answers `/{db}/_design/{ddoc}/_list/{name}/…` with the rows given.
@@ -165,27 +145,6 @@ fn head(rows: &ViewRows) -> String {
         head.insert("update_seq".to_owned(), json!(seq));
     }
     Value::Object(head).to_string()
-}
-
-/// A listing of documents as if it were a view.
-fn as_view(rows: Rows) -> ViewRows {
-    let as_row = |row: DocRow| {
-        let mut key = Vec::new();
-        write_string(&mut key, &row.id);
-        let Some(rev) = &row.rev else {
-            let error = Some("not_found".to_owned());
-            return ViewRow { key: key.into(), error, ..ViewRow::default() };
-        };
-        let deleted = if row.deleted { r#","deleted":true"# } else { "" };
-        let value = format!(r#"{{"rev":"{rev}"{deleted}}}"#).into();
-        ViewRow { id: Some(row.id), key: key.into(), value, doc: row.doc, error: None }
-    };
-    ViewRows {
-        total_rows: rows.total_rows,
-        offset: rows.offset,
-        update_seq: rows.update_seq,
-        rows: rows.rows.map_ok(move |rows| rows.into_iter().map(as_row).collect()).boxed(),
-    }
 }
 
 /// What the function's thread says.

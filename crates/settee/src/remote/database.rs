@@ -5,7 +5,9 @@ use super::http::{Call, Http, Payload, Repeat, Response, bad_reply};
 use super::rows::RowReader;
 use super::url::{PathQuery, encode, encode_id};
 use super::{changes, multipart, write};
-use crate::adapter::{Adapter, AttachmentReader, ByteStream, ChangesStream, Location, Parts, Rows};
+use crate::adapter::{
+    Adapter, AttachmentReader, ByteStream, ChangesStream, Location, Parts, Rows, ViewRows,
+};
 use async_trait::async_trait;
 use futures_core::stream::BoxStream;
 use futures_util::{StreamExt, stream};
@@ -14,20 +16,25 @@ use serde_json::Value;
 use settee_core::json::{Limits, write_string};
 use settee_core::options::{
     AllDocsOptions, AttachmentHead, AttachmentOptions, BulkGetItem, ByteRange, ChangesOptions,
-    DocSet, GetOptions, OpenRevs, WriteOptions,
+    DocSet, GetOptions, OpenRevs, Update, ViewOptions, WriteOptions,
 };
 use settee_core::wire::{
-    AutoPurge, DatabaseInfo, DocError, DocRow, MissingRevs, Purged, RevResult, RevsByDoc, Saved,
-    Security, Seq, Sizes, TimeBin, TimeSeqReply, WriteResult, parse_bulk_get_result,
+    AutoPurge, DatabaseInfo, DesignInfo, DocError, DocRow, MissingRevs, Purged, RevResult,
+    RevsByDoc, Saved, Security, Seq, Sizes, TempView, TimeBin, TimeSeqReply, ViewRow, WriteResult,
+    parse_bulk_get_result,
 };
 use settee_core::{Digest, Document, Encoding, Error, ErrorKind, Result, Rev};
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// Revisions in one request's URL, which servers allow some thousand characters.
 const REVS_IN_URL: usize = 80;
+
+/// How long a view may take to begin its answer.
+const INDEXING: Duration = Duration::from_secs(3600);
 
 /// Requests at a time, where one call takes many.
 const AT_A_TIME: usize = 8;
@@ -679,6 +686,38 @@ impl Adapter for RemoteDatabase {
         self.start("_compact").await
     }
 
+    async fn view(&self, ddoc: &str, view: &str, options: &ViewOptions) -> Result<ViewRows> {
+        let path = self.path(&format!("_design/{}/_view/{}", encode(ddoc), encode(view)));
+        let path = self.view_options(path, options);
+        let call = match &options.keys {
+            None => Call::get(path),
+            Some(keys) => {
+                let body = format!("{{\"keys\":[{}]}}", keys.join(","));
+                Call::post(path).json(body).repeat(Repeat::Safe)
+            }
+        };
+        self.view_rows(call).await
+    }
+
+    async fn temp_view(&self, view: &TempView, options: &ViewOptions) -> Result<ViewRows> {
+        let path = self.view_options(self.path("_temp_view"), options);
+        let mut body = serde_json::to_string(view).map_err(Error::internal)?;
+        if let Some(keys) = &options.keys {
+            body.truncate(body.len() - 1);
+            body.push_str(&format!(",\"keys\":[{}]}}", keys.join(",")));
+        }
+        self.view_rows(Call::post(path).json(body).repeat(Repeat::Safe)).await
+    }
+
+    async fn design_info(&self, ddoc: &str) -> Result<DesignInfo> {
+        let path = self.path(&format!("_design/{}/_info", encode(ddoc)));
+        self.http().fetch(Call::get(path)).await
+    }
+
+    async fn compact_views(&self, ddoc: &str) -> Result<()> {
+        self.start(&format!("_compact/{}", encode(ddoc))).await
+    }
+
     async fn view_cleanup(&self) -> Result<()> {
         self.start("_view_cleanup").await
     }
@@ -719,6 +758,63 @@ impl RemoteDatabase {
         let path = self.path("_bulk_get");
         let path = self.shared.doc_options(path, &options).flag("latest", options.latest);
         Call::post(path).json(body).repeat(Repeat::Safe)
+    }
+
+    fn view_options(&self, path: PathQuery, options: &ViewOptions) -> PathQuery {
+        let mut path = path
+            .maybe("startkey", options.start.as_ref())
+            .maybe("startkey_docid", options.start_docid.as_ref())
+            .maybe("endkey", options.end.as_ref())
+            .maybe("endkey_docid", options.end_docid.as_ref())
+            .maybe("limit", options.limit)
+            .maybe("reduce", options.reduce)
+            .maybe("group", options.group)
+            .maybe("group_level", options.group_level)
+            .flag("descending", options.descending)
+            .flag("stable", options.stable)
+            .flag("update_seq", options.update_seq);
+        if !options.inclusive_end {
+            path = path.with("inclusive_end", false);
+        }
+        if options.skip > 0 {
+            path = path.with("skip", options.skip);
+        }
+        if !options.sorted {
+            path = path.with("sorted", false);
+        }
+        path = match options.update {
+            Update::Before => path,
+            Update::After => path.with("update", "lazy"),
+            Update::Never => path.with("update", false),
+        };
+        if options.include_docs {
+            path = self.shared.doc_options(path.with("include_docs", true), &options.doc);
+        }
+        path
+    }
+
+    async fn view_rows(&self, call: Call) -> Result<ViewRows> {
+        // The server may have to make the index first.
+        let response = self.http().send(call.wait(INDEXING)).await?;
+        let mut reader = RowReader::new(response.body, Some("rows"), self.shared.limits());
+        reader.head().await?;
+        let number = |name| reader.splitter.member(name).and_then(|text| text.parse().ok());
+        let (total_rows, offset) = (number("total_rows"), number("offset"));
+        let update_seq = reader.splitter.member("update_seq");
+        let update_seq = update_seq.filter(|text| text != "null");
+        let update_seq = update_seq.and_then(|text| Seq::from_json(&text));
+        let rows = stream::unfold(Some(reader), |reader| async {
+            let mut reader = reader?;
+            match reader.next_batch(ViewRow::parse).await {
+                Ok(rows) if rows.is_empty() => match reader.check() {
+                    Ok(()) => None,
+                    Err(error) => Some((Err(error), None)),
+                },
+                Ok(rows) => Some((Ok(rows), Some(reader))),
+                Err(error) => Some((Err(error), None)),
+            }
+        });
+        Ok(ViewRows { total_rows, offset, update_seq, rows: rows.boxed() })
     }
 
     fn all_docs_call(&self, listing: &str, options: &AllDocsOptions) -> Call {

@@ -14,7 +14,7 @@ use futures_core::stream::BoxStream;
 use futures_util::{StreamExt, stream};
 use hyper::Method;
 use serde_json::Value;
-use settee_core::wire::Seq;
+use settee_core::wire::{ActiveTask, Seq};
 use settee_core::{Error, ErrorKind, Result, id};
 use std::collections::VecDeque;
 use std::fmt;
@@ -232,6 +232,10 @@ impl Host for Remote {
             all.extend(uuids);
         }
         Ok(all)
+    }
+
+    async fn active_tasks(&self) -> Result<Vec<ActiveTask>> {
+        self.http.fetch(Call::get(PathQuery::new("_active_tasks"))).await
     }
 
     async fn uuid(&self) -> Result<String> {

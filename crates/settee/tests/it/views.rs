@@ -9,13 +9,14 @@ use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 use settee::adapter::{Adapter, Host, ViewRows};
 use settee::local::{Emitter, Local, LocalOptions, NativeView};
-use settee::options::{ViewOptions, WriteOptions};
-use settee::wire::ViewRow;
+use settee::options::{Update, ViewOptions, WriteOptions};
+use settee::wire::{TempView, ViewRow};
 use settee::{Document, Error};
 use settee_core::collate::Collation;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// A row of the model: key, document, value.
@@ -133,6 +134,10 @@ struct Answer {
 impl Answer {
     fn keys(&self) -> Vec<Value> {
         self.rows.iter().map(|row| row.key.clone()).collect()
+    }
+
+    fn ids(&self) -> Vec<&str> {
+        self.rows.iter().map(|row| row.id.as_deref().unwrap()).collect()
     }
 
     fn values(&self) -> Vec<Value> {
@@ -489,4 +494,219 @@ fn every_query_of_a_view_on_disk_is_as_the_model_has_it() {
         let dir = tempfile::tempdir().unwrap();
         sequence(seed, Some(dir.path()));
     });
+}
+
+/// Many documents, and a view that counts how often each was mapped.
+fn counted(local: &Local, slowly: bool) -> Arc<AtomicU64> {
+    let mapped = Arc::new(AtomicU64::new(0));
+    let count = mapped.clone();
+    local.register(NativeView::new("counted", 1, move |doc, emitter| {
+        count.fetch_add(1, Ordering::Relaxed);
+        if slowly {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        emitter.emit(doc.get("n"), "some text, so that the rows are not too small");
+    }));
+    mapped
+}
+
+fn counted_design(local: &Local) -> Arc<dyn Adapter> {
+    block_on(local.create("many")).unwrap();
+    let db = local.database("many").unwrap();
+    let docs = (0..5000_u64).map(|n| {
+        let n = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+        json!({"n": n}).try_into().unwrap()
+    });
+    let written = block_on(db.bulk_docs(docs.collect(), &WriteOptions::default())).unwrap();
+    assert!(written.iter().all(Result::is_ok));
+    let design = json!({"_id": "_design/d", "language": "rust",
+        "views": {"v": {"map": "counted", "reduce": "_count"}}});
+    block_on(db.put(design.try_into().unwrap(), None, &WriteOptions::default())).unwrap();
+    db
+}
+
+#[test]
+fn a_build_that_was_interrupted_goes_on_where_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || {
+        let mut options = LocalOptions::default();
+        options.index_memory = Some(64 << 10);
+        loop {
+            match Local::open(dir.path(), &options) {
+                Ok(local) => return local,
+                Err(error) => assert_eq!(error.status(), 503, "{error}"),
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    let mut local = open();
+    counted_design(&local);
+    let mut mapped_before = 0;
+    for round in 0..4 {
+        let mapped = counted(&local, true);
+        let db = local.database("many").unwrap();
+        let later = ViewOptions { update: Update::After, ..ViewOptions::default() };
+        drop(block_on(db.view("d", "v", &later)).unwrap());
+        // On a fast machine it may be through before it is interrupted for the last time.
+        let through =
+            || block_on(db.design_info("d")).unwrap().view_index.updates_pending.total == 0;
+        while mapped.load(Ordering::Relaxed) < 1000 && !through() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(local.check().unwrap().problems, [""; 0], "{round}");
+        drop((db, local));
+        // It has been seen to: nobody uses it any more, so it ends.
+        local = open();
+        mapped_before += mapped.load(Ordering::Relaxed);
+    }
+    let mapped = counted(&local, false);
+    let db = local.database("many").unwrap();
+    // Some documents change meanwhile, some go.
+    let ids = block_on(async {
+        let rows = db.all_docs(&Default::default()).await.unwrap().rows;
+        rows.try_concat().await.unwrap()
+    });
+    for row in ids.iter().filter(|row| !row.id.starts_with('_')).step_by(10) {
+        let mut doc = block_on(db.get(&row.id, &Default::default())).unwrap();
+        doc.deleted = true;
+        block_on(db.put(doc, None, &WriteOptions::default())).unwrap();
+    }
+    assert_eq!(view(&db, "v", &ViewOptions::default()).unwrap().values(), [4500]);
+    let mapped = mapped.load(Ordering::Relaxed);
+    assert!(mapped < 4500, "all over again: {mapped_before} {mapped}");
+    assert_eq!(local.check().unwrap().problems, [""; 0]);
+}
+
+#[test]
+fn a_view_is_queried_while_another_is_made() {
+    let local = Local::memory().unwrap();
+    counted(&local, true);
+    register(&local);
+    let db = counted_design(&local);
+    let mut design = block_on(db.get("_design/d", &Default::default())).unwrap();
+    design.set("views", json!({"v": {"map": "counted"}, "w": {"map": "emits"}})).unwrap();
+    block_on(db.put(design, None, &WriteOptions::default())).unwrap();
+    view(&db, "w", &ViewOptions::default()).unwrap();
+    let later = ViewOptions { update: Update::After, ..ViewOptions::default() };
+    assert!(view(&db, "v", &later).unwrap().rows.is_empty());
+    let tasks = loop {
+        let tasks = block_on(local.active_tasks()).unwrap();
+        if !tasks.is_empty() {
+            break tasks;
+        }
+    };
+    let task = &tasks[0];
+    assert_eq!((task.kind.as_str(), task.database.as_deref()), ("indexer", Some("many")));
+    assert_eq!(task.design_document.as_deref(), Some("_design/d"));
+    assert!(view(&db, "w", &ViewOptions::default()).unwrap().rows.is_empty());
+    let info = block_on(db.design_info("d")).unwrap().view_index;
+    assert!(info.updater_running && info.updates_pending.total > 0);
+    assert_eq!(view(&db, "v", &ViewOptions::default()).unwrap().rows.len(), 5000);
+    while !block_on(local.active_tasks()).unwrap().is_empty() {}
+    let info = block_on(db.design_info("d")).unwrap().view_index;
+    assert_eq!(info.updates_pending.total, 0);
+}
+
+#[test]
+fn cleaning_up_drops_what_nobody_asks_for() {
+    let local = Local::memory().unwrap();
+    let db = counted_design(&local);
+    let mapped = counted(&local, false);
+    assert_eq!(view(&db, "v", &ViewOptions::default()).unwrap().values(), [5000]);
+    block_on(db.view_cleanup()).unwrap();
+    assert_eq!(view(&db, "v", &ViewOptions::default()).unwrap().values(), [5000]);
+    assert_eq!(mapped.load(Ordering::Relaxed), 5000);
+    assert_eq!(local.check().unwrap().indexes, 1);
+    let design = block_on(db.get("_design/d", &Default::default())).unwrap();
+    let gone = Document { deleted: true, ..design.clone() };
+    block_on(db.put(gone, None, &WriteOptions::default())).unwrap();
+    block_on(db.view_cleanup()).unwrap();
+    assert_eq!(local.check().unwrap().indexes, 0);
+    let again = Document { rev: None, ..design };
+    block_on(db.put(again, None, &WriteOptions::default())).unwrap();
+    assert_eq!(view(&db, "v", &ViewOptions::default()).unwrap().values(), [5000]);
+    assert_eq!(mapped.load(Ordering::Relaxed), 10_000);
+    // A version of its own, rows of its own.
+    local.register(NativeView::new("counted", 2, |_, emitter| emitter.emit((), ())));
+    let plain = ViewOptions { reduce: Some(false), limit: Some(1), ..ViewOptions::default() };
+    assert_eq!(view(&db, "v", &plain).unwrap().keys(), [Value::Null]);
+    block_on(local.delete("many")).unwrap();
+    assert_eq!(local.check().unwrap().indexes, 0);
+}
+
+#[test]
+fn purges_that_are_forgotten_make_an_index_anew() {
+    let place = Place::open(None);
+    place.put(serde_json::from_str(&design().to_json()).unwrap());
+    block_on(place.db.set_purged_infos_limit(2)).unwrap();
+    let revs: Vec<_> = (0..10)
+        .map(|n| {
+            let doc = json!({"_id": format!("{n}"), "emits": [[n, 1]]});
+            (format!("{n}"), place.put(doc).rev)
+        })
+        .collect();
+    assert_eq!(view(&place.db, "v", &ViewOptions::default()).unwrap().ids().len(), 10);
+    for (id, rev) in &revs[..7] {
+        block_on(place.db.purge(&[(id.clone(), vec![rev.clone()])].into())).unwrap();
+    }
+    assert_eq!(view(&place.db, "v", &ViewOptions::default()).unwrap().ids(), ["7", "8", "9"]);
+    assert_eq!(place.local.check().unwrap().problems, [""; 0]);
+}
+
+#[test]
+fn temporary_views_come_and_go() {
+    let place = Place::open(None);
+    place.put(json!({"_id": "x", "emits": [[1, 2]]}));
+    let ask = |map: &str, reduce: Option<&str>| {
+        let view = TempView {
+            language: "rust".to_owned(),
+            map: map.to_owned(),
+            reduce: reduce.map(str::to_owned),
+            options: Default::default(),
+        };
+        block_on(async { collect(place.db.temp_view(&view, &ViewOptions::default()).await?).await })
+    };
+    assert_eq!(ask("emits", None).unwrap().keys(), [1]);
+    assert_eq!(ask("emits", Some("_sum")).unwrap().values(), [2]);
+    assert_eq!(ask("nothing", None).unwrap_err().name(), "unknown_native_function");
+    for n in 0..20 {
+        let name = format!("view{n}");
+        place.local.register(NativeView::new(name.clone(), 1, map));
+        assert_eq!(ask(&name, None).unwrap().keys(), [1]);
+    }
+    assert_eq!(place.local.check().unwrap().indexes, 8);
+    block_on(place.db.view_cleanup()).unwrap();
+    assert_eq!(place.local.check().unwrap().indexes, 0);
+    assert_eq!(ask("emits", None).unwrap().keys(), [1]);
+}
+
+#[test]
+fn a_native_function_that_panics_costs_its_document_only() {
+    let local = Local::memory().unwrap();
+    local.register(NativeView::new("counted", 1, |doc, emitter| {
+        let n = doc.get("n").unwrap();
+        assert!(n.as_u64().unwrap() % 2 == 0, "odd");
+        emitter.emit(n, ());
+    }));
+    let db = counted_design(&local);
+    let rows = view(&db, "v", &ViewOptions::default()).unwrap().values();
+    assert!((2000..3000).contains(&rows[0].as_u64().unwrap()), "{rows:?}");
+}
+
+#[test]
+fn rows_of_any_size_are_kept() {
+    let place = Place::open(None);
+    place.put(serde_json::from_str(&design().to_json()).unwrap());
+    let mut expected = Vec::new();
+    for n in 0..60_u32 {
+        // From nothing to more than sixteen bits can count.
+        let text = "x".repeat(n.pow(3) as usize);
+        place.put(json!({"_id": format!("{n:02}"), "emits": [[[n, text], text.len()]]}));
+        expected.push(text.len());
+    }
+    let plain = view(&place.db, "v", &ViewOptions::default()).unwrap();
+    assert_eq!(plain.values(), expected);
+    let sum = view(&place.db, "v_sum", &ViewOptions::default()).unwrap().values();
+    assert_eq!(sum, [expected.iter().sum::<usize>()]);
+    assert_eq!(place.local.check().unwrap().problems, [""; 0]);
 }

@@ -22,6 +22,7 @@ pub mod listings;
 pub mod maintenance;
 pub mod revisions;
 pub mod scenarios;
+pub mod views;
 
 use futures_util::future::BoxFuture;
 use serde_json::Value;
@@ -371,6 +372,30 @@ macro_rules! for_all_cases {
                 u_064_of_an_unknown_document_every_revision_is_missing,
                 u_065_creation_and_destruction_are_told,
                 only_changes_that_match_a_selector_are_told,
+            }
+            views {
+                a_view_has_a_row_for_whatever_is_emitted,
+                a_view_shows_every_write_before_it,
+                an_old_answer_may_do,
+                ranges_begin_and_end_where_they_are_told_to,
+                what_makes_no_sense_is_refused,
+                documents_come_along,
+                built_in_functions_reduce,
+                sums_and_statistics_of_all_kinds,
+                functions_reduce_and_reduce_again,
+                a_document_that_fails_has_no_rows,
+                what_cannot_be_compiled_is_an_error,
+                functions_may_require_modules,
+                design_documents_are_mapped_only_if_asked_for,
+                a_changed_view_has_new_rows,
+                raw_collation_orders_by_bytes,
+                a_view_is_compacted_and_told_of,
+                a_definition_keeps_its_design_document_up_to_date,
+                s_011_018_persons_and_cities,
+                s_126_131_employees_and_a_chronology,
+                u_021_cities_come_and_go,
+                u_022_keys_of_all_kinds_come_in_order,
+                u_039_rows_come_by_pages,
             }
         }
     };
