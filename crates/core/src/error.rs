@@ -218,6 +218,11 @@ impl Error {
         Error::new(ErrorKind::Conflict, "Document update conflict.")
     }
 
+    /// 409 `not_found`, `missing_rev`: what is to be changed is not there any more, or never was.
+    pub fn missing_rev() -> Error {
+        Error::new(ErrorKind::Conflict, "missing_rev").with_name("not_found")
+    }
+
     /// 500: a failure that is not the caller's.
     pub fn internal(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
         let source = source.into();

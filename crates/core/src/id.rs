@@ -21,7 +21,7 @@ pub fn check_database_name(name: &str) -> Result<()> {
     if name.len() > MAX_DATABASE_NAME {
         return Err(Error::new(
             ErrorKind::DatabaseNameTooLong,
-            format!("Database name is too long: it has more than {MAX_DATABASE_NAME} characters."),
+            format!("At least one path segment of `{name}` is too long."),
         ));
     }
     let mut bytes = name.bytes();

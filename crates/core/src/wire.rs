@@ -332,7 +332,7 @@ pub fn parse_revs_by_doc(text: &[u8], limits: &Limits) -> Result<RevsByDoc, Erro
 ///
 /// let asked = parse_bulk_get(br#"{"docs": [{"id": "x", "rev": "1-abc"}, {}]}"#, &Limits::default())?;
 /// assert_eq!(asked[0].as_ref().unwrap().id, "x");
-/// assert_eq!(asked[1].as_ref().unwrap_err().error.reason(), "document id missed");
+/// assert_eq!(asked[1].as_ref().unwrap_err().error.reason(), "document must be a JSON object");
 /// # Ok::<(), settee_core::Error>(())
 /// ```
 ///
@@ -342,7 +342,7 @@ pub fn parse_revs_by_doc(text: &[u8], limits: &Limits) -> Result<RevsByDoc, Erro
 pub fn parse_bulk_get(
     text: &[u8],
     limits: &Limits,
-) -> Result<Vec<Result<BulkGetItem, DocError>>, Error> {
+) -> Result<Vec<Result<BulkGetItem, BadItem>>, Error> {
     let text = json::normalize(text, limits)?;
     let text = std::str::from_utf8(&text).unwrap_or_default();
     if !text.starts_with('{') {
@@ -354,36 +354,58 @@ pub fn parse_bulk_get(
         .ok_or_else(|| Error::bad_request("Missing JSON list of 'docs'."))?;
     let mut items = Vec::new();
     for entry in json::elements(docs) {
-        let mut item = BulkGetItem { id: String::new(), rev: None, atts_since: Vec::new() };
-        items.push(match read_bulk_get_item(entry, &mut item) {
-            Ok(()) => Ok(item),
-            Err(error) => Err(DocError { id: item.id, rev: item.rev, error }),
-        });
+        items.push(read_bulk_get_item(entry));
     }
     Ok(items)
 }
 
-/// Fills in an entry as far as it is good.
-fn read_bulk_get_item(entry: &str, item: &mut BulkGetItem) -> Result<(), Error> {
-    if !entry.starts_with('{') {
-        return Err(Error::bad_request("document must be a JSON object"));
+/// An entry of a `_bulk_get` that makes no sense, as the reply shows it.
+#[derive(Debug)]
+pub struct BadItem {
+    /// The document's id as JSON text; `null` if there is none.
+    pub id: String,
+    /// The revision that is wrong as JSON text, or `null`.
+    pub rev: String,
+    /// What is wrong.
+    pub error: Error,
+}
+
+/// Reads an entry of a `_bulk_get`.
+fn read_bulk_get_item(entry: &str) -> Result<BulkGetItem, BadItem> {
+    let bad =
+        |id: &str, rev: &str, error| BadItem { id: id.to_owned(), rev: rev.to_owned(), error };
+    if !entry.starts_with('{') || entry == "{}" {
+        return Err(bad("null", "null", Error::bad_request("document must be a JSON object")));
     }
     let member = |name| json::members(entry).find(|member| member.0 == name).map(|m| m.1);
-    let id = member("id").ok_or_else(|| Error::bad_request("document id missed"))?;
-    item.id = json::string(id)
-        .ok_or_else(|| Error::new(ErrorKind::IllegalDocId, "Document id must be a string"))?
-        .into_owned();
-    check_doc_id(&item.id)?;
-    if let Some(rev) = member("rev") {
-        item.rev = Some(read_rev(rev)?);
-    }
-    if let Some(since) = member("atts_since") {
-        if !since.starts_with('[') {
-            return Err(Error::bad_request("att_since value must be array of revs."));
+    let Some(text) = member("id") else {
+        return Err(bad("null", "null", Error::bad_request("document id missed")));
+    };
+    let id = match json::string(text) {
+        Some(id) => id.into_owned(),
+        None => {
+            let error = Error::new(ErrorKind::IllegalDocId, "Document id must be a string");
+            return Err(bad(text, "null", error));
         }
-        item.atts_since = read_revs(since)?;
-    }
-    Ok(())
+    };
+    check_doc_id(&id).map_err(|error| bad(text, "null", error))?;
+    let rev = match member("rev") {
+        Some(rev) => Some(read_rev(rev).map_err(|error| bad(text, rev, error))?),
+        None => None,
+    };
+    let atts_since = match member("atts_since") {
+        None => Vec::new(),
+        Some(since) if since.starts_with('[') => {
+            let revs = json::elements(since);
+            let revs = revs.map(|rev| read_rev(rev).map_err(|error| bad(text, rev, error)));
+            revs.collect::<Result<_, _>>()?
+        }
+        Some(since) => {
+            let error = Error::bad_request("att_since value must be array of revs.");
+            return Err(bad(text, since, error));
+        }
+    };
+    Ok(BulkGetItem { id, rev, atts_since })
 }
 
 /// One row of a view.

@@ -23,6 +23,9 @@ const MAX_DEPTH: usize = 500;
 /// The largest body of a request that anybody may send.
 const MAX_ANONYMOUS: u64 = 64 << 10;
 
+/// A JSON value may take so many times the memory of its text.
+const VALUE_WEIGHT: usize = 32;
+
 /// How much of a body nobody wants is read all the same, and for how long.
 const MAX_DRAIN: u64 = 1 << 20;
 const MAX_DRAIN_TIME: Duration = Duration::from_secs(1);
@@ -153,7 +156,9 @@ impl Call {
 
     /// The whole body, as JSON.
     pub(crate) async fn json<T: DeserializeOwned>(&self) -> Result<T> {
-        parse_json(&self.bytes().await?)
+        let text = self.bytes().await?;
+        self.hold(text.len().saturating_mul(VALUE_WEIGHT), u64::MAX)?;
+        parse_json(&text)
     }
 
     /// The whole body, as a JSON object.

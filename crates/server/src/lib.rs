@@ -30,6 +30,7 @@ mod replication;
 mod reply;
 mod routes;
 mod stats;
+mod target;
 mod tasks;
 mod users;
 

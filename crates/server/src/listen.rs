@@ -3,6 +3,7 @@
 use crate::app::App;
 use crate::auto_purge;
 use crate::call;
+use crate::target::Targets;
 use axum::body::Body;
 use axum::http::Request;
 use hyper::body::Incoming;
@@ -193,7 +194,7 @@ where
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEADER_BYTES)
         .half_close(false)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Targets::new(stream)), service);
     let mut connection = pin!(connection);
     tokio::select! {
         outcome = &mut connection => return outcome,

@@ -271,8 +271,12 @@ impl AllDocsQuery {
                 "stale" => choice(name, &value, &["ok", "update_after"])?,
                 "stable" => choice(name, &value, &["true", "false"])?,
                 "update" => choice(name, &value, &["true", "false", "lazy"])?,
-                "group" | "reduce" | "sorted" => drop(value.boolean()?),
-                "group_level" => drop(value.number()?),
+                "reduce" if value.boolean()? => {
+                    return Err(Error::query_parse("Reduce is invalid for map-only views."));
+                }
+                "group" if value.boolean()? => return Err(no_groups()),
+                "group_level" if value.number()? > 0 => return Err(no_groups()),
+                "sorted" => drop(value.boolean()?),
                 _ => {}
             }
         }
@@ -294,6 +298,10 @@ impl AllDocsQuery {
         (options.start, options.end, options.limit) = range.bounds();
         Ok(options)
     }
+}
+
+fn no_groups() -> Error {
+    Error::query_parse("Invalid use of grouping on a map view.")
 }
 
 /// A view.

@@ -87,6 +87,8 @@ pub struct AttachmentReader {
     pub length: u64,
     /// How the bytes that come are encoded.
     pub encoding: Encoding,
+    /// Whether ranges of it can be asked for: not of what is stored encoded.
+    pub has_ranges: bool,
     /// Which bytes of how many come, if a range was asked for and could be given: first and last.
     pub range: Option<(u64, u64)>,
     /// How many bytes come, where known before.
@@ -377,6 +379,21 @@ pub trait Host: Send + Sync + Debug + 'static {
     ///
     /// `FileExists`, `IllegalDatabaseName`.
     async fn create(&self, name: &str) -> Result<()>;
+
+    /// `PUT /{db}`, and `PUT /{db}/_security` before anybody else can have found it.
+    ///
+    /// # Errors
+    ///
+    /// As [`create`](Host::create); then there is no database.
+    async fn create_with(&self, name: &str, security: &Security) -> Result<()> {
+        self.create(name).await?;
+        let secured = self.database(name)?.set_security(security).await;
+        if secured.is_err() {
+            // Better no database than one that is open to all.
+            self.delete(name).await?;
+        }
+        secured
+    }
 
     /// `DELETE /{db}`.
     async fn delete(&self, name: &str) -> Result<()>;

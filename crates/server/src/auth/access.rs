@@ -179,8 +179,9 @@ impl Member {
                 }
             }
         }
-        let mut results = match docs.is_empty() {
+        let mut results = match docs.is_empty() && !refused.is_empty() {
             true => Vec::new(),
+            // Of no documents too: the database may not be there.
             false => self.adapter.bulk_docs(docs, options).await?,
         };
         let written = results.iter().filter(|result| result.is_ok()).count();

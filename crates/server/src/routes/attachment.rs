@@ -47,13 +47,10 @@ fn write(call: &Call, reader: AttachmentReader, etag: &str) -> Result<Response> 
         let policy = call.live.get("csp", "attachments_header_value").unwrap_or("sandbox");
         headers.insert(header::CONTENT_SECURITY_POLICY, reply::header_value(policy)?);
     }
-    let ranges = match reader.encoding {
-        Encoding::Identity => "bytes",
-        Encoding::Gzip => {
-            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-            "none"
-        }
-    };
+    if reader.encoding == Encoding::Gzip {
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    let ranges = if reader.has_ranges { "bytes" } else { "none" };
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static(ranges));
     if let Some(length) = reader.body_length {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
@@ -127,7 +124,10 @@ pub(super) async fn delete(member: Member, call: Arc<Call>) -> Result<Response> 
     check(&id, name)?;
     let rev = base_rev(&call, None)?;
     let options = GetOptions { rev: rev.clone(), ..GetOptions::default() };
-    let doc = member.db().get(&id, &options).await?;
+    let doc = member.db().get(&id, &options).await.map_err(|error| match options.rev {
+        Some(_) if error.is_not_found() => Error::missing_rev(),
+        _ => error,
+    })?;
     if doc.attachments.iter().all(|attachment| attachment.name != name) {
         return Err(Error::new(ErrorKind::NotFound, "Document is missing attachment"));
     }

@@ -17,7 +17,7 @@ use settee_core::json::{BulkDocs, write_string};
 use settee_core::options::{
     AllDocsOptions, BulkGetItem, DocSet, Durability, GetOptions, WriteOptions,
 };
-use settee_core::wire::{DocError, RevResult, WriteResult, parse_bulk_get};
+use settee_core::wire::{BadItem, DocError, RevResult, WriteResult, parse_bulk_get};
 use settee_core::{Error, Result, Rev};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -49,16 +49,22 @@ pub(super) async fn write(member: Member, call: Arc<Call>) -> Result<Response> {
     Ok(reply::json_text(StatusCode::CREATED, text))
 }
 
-/// What one entry of a `_bulk_get` has come to.
-type Got = (String, Vec<RevResult>, Vec<Rev>);
+/// Parameters that `_bulk_get` does not take: its entries say that for themselves.
+const NOT_OF_BULK_GET: &[&str] = &["open_revs", "new_edits", "w", "rev", "atts_since"];
+
+/// What one entry of a `_bulk_get` has come to: its leaves, or why there are none.
+type Got = std::result::Result<(String, Vec<RevResult>), BadItem>;
 
 /// `POST /{db}/_bulk_get`
 pub(super) async fn read(member: Member, call: Arc<Call>) -> Result<Response> {
     call.app.stats.bulk_request();
     call.require_json()?;
     let entries = parse_bulk_get(&call.bytes().await?, &call.limits())?;
-    let DocQuery { mut options, .. } = DocQuery::parse(&call.query)?;
-    options.rev = None;
+    if let Some(name) = NOT_OF_BULK_GET.iter().find(|name| call.query.get(name).is_some()) {
+        let reason = format!("\"{name}\" query parameter is not acceptable");
+        return Err(Error::bad_request(reason));
+    }
+    let DocQuery { options, .. } = DocQuery::parse(&call.query)?;
     call.app.stats.document_reads(entries.len() as u64);
     let mixed = call.asks_for("multipart/mixed");
     let in_parts =
@@ -69,8 +75,18 @@ pub(super) async fn read(member: Member, call: Arc<Call>) -> Result<Response> {
     }
     let write = WriteJson { att_encoding_info: options.att_encoding_info, ..WriteJson::default() };
     let got = collect(&member, entries, &options).await?;
-    let items = got.map_ok(move |(id, leaves, _)| {
+    let items = got.map_ok(move |got| {
         let mut text = br#"{"id":"#.to_vec();
+        let (id, leaves) = match got {
+            Ok(got) => got,
+            Err(bad) => {
+                text.extend_from_slice(bad.id.as_bytes());
+                text.extend_from_slice(br#","docs":[{"error":"#);
+                write_bad(&mut text, &bad);
+                text.extend_from_slice(b"}]}");
+                return text;
+            }
+        };
         write_string(&mut text, &id);
         text.extend_from_slice(br#","docs":["#);
         for (n, leaf) in leaves.iter().enumerate() {
@@ -95,27 +111,36 @@ pub(super) async fn read(member: Member, call: Arc<Call>) -> Result<Response> {
     reply::json_stream(reply::joined("{\"results\": [", ",", items, "]}\n"))
 }
 
-/// The error of an entry. CouchDB names a revision always, if only as `undefined`.
+/// The error of a document. CouchDB names a revision always, if only as `undefined`.
 fn write_missing(out: &mut Vec<u8>, missing: &DocError) {
     if missing.rev.is_some() {
         return missing.write_json(out);
     }
+    let mut id = Vec::new();
+    write_string(&mut id, &missing.id);
+    write_error(out, &id, b"\"undefined\"", &missing.error);
+}
+
+fn write_bad(out: &mut Vec<u8>, bad: &BadItem) {
+    write_error(out, bad.id.as_bytes(), bad.rev.as_bytes(), &bad.error);
+}
+
+fn write_error(out: &mut Vec<u8>, id: &[u8], rev: &[u8], error: &Error) {
     out.extend_from_slice(br#"{"id":"#);
-    write_string(out, &missing.id);
-    let rev: &[u8] = if missing.error.is_not_found() { b"\"undefined\"" } else { b"null" };
+    out.extend_from_slice(id);
     out.extend_from_slice(b",\"rev\":");
     out.extend_from_slice(rev);
     out.extend_from_slice(b",\"error\":");
-    write_string(out, missing.error.name());
+    write_string(out, error.name());
     out.extend_from_slice(b",\"reason\":");
-    write_string(out, missing.error.reason());
+    write_string(out, error.reason());
     out.push(b'}');
 }
 
 /// The entries' results as they come, those that were wrong to begin with in their places.
 async fn collect(
     member: &Member,
-    entries: Vec<std::result::Result<BulkGetItem, DocError>>,
+    entries: Vec<std::result::Result<BulkGetItem, BadItem>>,
     options: &GetOptions,
 ) -> Result<impl Stream<Item = Result<Got>> + Send + use<>> {
     let mut places = VecDeque::with_capacity(entries.len());
@@ -123,18 +148,18 @@ async fn collect(
     for entry in entries {
         match entry {
             Ok(item) => {
-                places.push_back(Ok(item.atts_since.clone()));
+                places.push_back(None);
                 items.push(item);
             }
-            Err(failed) => places.push_back(Err(failed)),
+            Err(bad) => places.push_back(Some(bad)),
         }
     }
     let results = member.db().bulk_get(items, options).await?;
     Ok(stream::try_unfold((places, results), |(mut places, mut results)| async move {
         let got = match places.pop_front() {
             None => return Ok(None),
-            Some(Err(failed)) => (failed.id.clone(), vec![RevResult::Missing(failed)], Vec::new()),
-            Some(Ok(atts_since)) => {
+            Some(Some(bad)) => Err(bad),
+            Some(None) => {
                 let result = results.try_next().await?;
                 let (id, mut leaves) = result.ok_or_else(|| {
                     Error::internal("the adapter gave fewer results than were asked for")
@@ -144,7 +169,7 @@ async fn collect(
                     let missing = DocError { id: id.clone(), rev: None, error };
                     leaves.push(RevResult::Missing(missing));
                 }
-                (id, leaves, atts_since)
+                Ok((id, leaves))
             }
         };
         Ok(Some((got, (places, results))))
@@ -154,7 +179,7 @@ async fn collect(
 /// The reply in parts, one for each revision.
 async fn read_parts(
     member: &Member,
-    mut entries: Vec<std::result::Result<BulkGetItem, DocError>>,
+    mut entries: Vec<std::result::Result<BulkGetItem, BadItem>>,
     options: GetOptions,
     kind: &str,
 ) -> Result<Response> {
@@ -176,45 +201,49 @@ async fn read_parts(
     let separator = format!("\r\n--{boundary}");
     let end = format!("\r\n--{boundary}--");
     let body = got.zip(stream::iter(sinces)).map(move |(got, since)| {
-        let (_, leaves, _) = got?;
+        let got = got?.map(|(_, leaves)| leaves);
         let wanted = options.attachments || !since.is_empty();
-        Ok::<_, Error>(leaf_parts(db.clone(), leaves, &options, &since, wanted, &separator))
+        Ok::<_, Error>(leaf_parts(db.clone(), got, &options, &since, wanted, &separator))
     });
     reply::streamed(&media_type, body.try_flatten().chain(related::piece(end)))
 }
 
 fn leaf_parts(
     db: Arc<dyn Adapter>,
-    leaves: Vec<RevResult>,
+    got: std::result::Result<Vec<RevResult>, BadItem>,
     options: &GetOptions,
     since: &[Rev],
     wanted: bool,
     separator: &str,
 ) -> impl Stream<Item = Result<Bytes>> + Send + use<> {
-    let parts: Vec<_> = leaves
-        .into_iter()
-        .map(|leaf| {
-            let part = match leaf {
-                RevResult::Found(mut doc) => {
-                    if wanted {
-                        related::mark(&mut doc, options, since);
-                    } else if !options.revs {
-                        doc.revisions = None;
-                    }
-                    let id = doc.id.clone().unwrap_or_default().replace(['\r', '\n'], "");
-                    let rev = doc.rev.as_ref().map(Rev::to_string).unwrap_or_default();
-                    let headers = format!("X-Doc-Id: {id}\r\nX-Rev-Id: {rev}\r\n");
-                    related::found(db.clone(), *doc, &headers)
-                }
-                RevResult::Missing(missing) => {
-                    let mut text = Vec::new();
-                    write_missing(&mut text, &missing);
-                    related::failed(&text)
-                }
-            };
-            related::piece(separator.to_owned()).chain(part)
-        })
-        .collect();
+    let part = |leaf| match leaf {
+        RevResult::Found(mut doc) => {
+            if wanted {
+                related::mark(&mut doc, options, since);
+            } else if !options.revs {
+                doc.revisions = None;
+            }
+            let id = doc.id.clone().unwrap_or_default().replace(['\r', '\n'], "");
+            let rev = doc.rev.as_ref().map(Rev::to_string).unwrap_or_default();
+            let headers = format!("X-Doc-Id: {id}\r\nX-Rev-Id: {rev}\r\n");
+            related::found(db.clone(), *doc, &headers)
+        }
+        RevResult::Missing(missing) => {
+            let mut text = Vec::new();
+            write_missing(&mut text, &missing);
+            related::failed(&text)
+        }
+    };
+    let parts: Vec<_> = match got {
+        Ok(leaves) => leaves.into_iter().map(part).collect(),
+        Err(bad) => {
+            let mut text = Vec::new();
+            write_bad(&mut text, &bad);
+            vec![related::failed(&text)]
+        }
+    };
+    let separator = separator.to_owned();
+    let parts = parts.into_iter().map(move |part| related::piece(separator.clone()).chain(part));
     stream::iter(parts).flatten()
 }
 
@@ -262,7 +291,6 @@ pub(super) async fn local_queries(member: Member, call: Arc<Call>) -> Result<Res
 }
 
 async fn list_several(member: &Member, call: &Call, set: DocSet) -> Result<Response> {
-    call.require_json()?;
     let body = call.object().await?;
     let queries = match body.get("queries") {
         None => return Err(Error::bad_request("POST body must include `queries` parameter.")),

@@ -147,10 +147,11 @@ async fn function(member: &Member, name: &str, members: &str, form: &'static str
         return Err(Error::bad_request(form));
     };
     let doc = member.db().get(&format!("_design/{ddoc}"), &GetOptions::default()).await?;
-    let functions = doc.get(members);
-    if functions.as_ref().and_then(|functions| functions.get(function)).is_none() {
-        let reason = format!("missing json key: {members}");
-        return Err(Error::new(ErrorKind::NotFound, reason));
+    let missing = |key| Err(Error::new(ErrorKind::NotFound, format!("missing json key: {key}")));
+    match doc.get(members) {
+        None => return missing(members),
+        Some(functions) if functions.get(function).is_none() => return missing(function),
+        Some(_) => {}
     }
     let (ddoc, name) = (ddoc.to_owned(), function.to_owned());
     Ok(Which::Function(match members {

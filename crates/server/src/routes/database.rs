@@ -75,19 +75,12 @@ pub(super) async fn create(_: ServerAdmin, call: Arc<Call>) -> Result<Response> 
 
 /// Creates a database that is only for admins until somebody says otherwise.
 pub(crate) async fn create_secured(app: &App, live: &Live, name: &str) -> Result<()> {
-    let host = &app.host;
-    host.create(name).await?;
     if !live.admin_only_databases {
-        return Ok(());
+        return app.host.create(name).await;
     }
     let admins = || Principals { names: Vec::new(), roles: vec!["_admin".to_owned()] };
     let security = Security { admins: admins(), members: admins(), ..Security::default() };
-    let secured = host.database(name)?.set_security(&security).await;
-    if secured.is_err() {
-        // Better no database than one that is open to all.
-        host.delete(name).await?;
-    }
-    secured
+    app.host.create_with(name, &security).await
 }
 
 /// `DELETE /{db}`

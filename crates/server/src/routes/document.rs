@@ -226,7 +226,8 @@ pub(super) async fn delete(member: Member, call: Arc<Call>) -> Result<Response> 
     let rev = base_rev(&call, None)?;
     // What is not there, or not there any more, is not deleted once again, whatever its revision.
     member.db().get(&id, &GetOptions::default()).await?;
-    if rev.is_none() {
+    // Local documents have no history that somebody could be behind.
+    if rev.is_none() && call.param("local").is_empty() {
         return Err(Error::conflict());
     }
     let doc = Document { id: Some(id), rev, deleted: true, ..Document::default() };

@@ -39,6 +39,7 @@ fn table() -> Vec<Route> {
         route("/_utils/{path..}", "GET,HEAD", [on(M::GET, server::utils)]),
         route("/_up", "GET,HEAD", [on(M::GET, server::up)]),
         route("/_all_dbs", "GET,HEAD", [on(M::GET, server::all_dbs)]),
+        route("/_all_dbs/{path..}", "GET,HEAD", [on(M::GET, server::nothing)]),
         route(
             "/_dbs_info",
             "GET,HEAD,POST",
@@ -101,6 +102,8 @@ fn table() -> Vec<Route> {
         route("/_stats", "GET", [on(M::GET, node::stats)]),
         route("/_stats/{path..}", "GET", [on(M::GET, node::stats)]),
         route("/_restart", "POST", [on(M::POST, node::restart)]),
+        route("/_node", "GET", [on(M::GET, node::incomplete)]),
+        route("/_node/{node}/{path..}", "GET", [on(M::GET, server::nothing)]),
         // A database.
         route(
             "/{db}",
@@ -191,12 +194,17 @@ fn table() -> Vec<Route> {
             [on(M::GET, database::time_seq), on(M::DELETE, database::reset_time_seq)],
         ),
         // Local documents.
-        route("/{db}/_local", "GET", [on(M::GET, local::no_id)]),
+        route(
+            "/{db}/_local",
+            DOC_METHODS,
+            [M::GET, M::PUT, M::DELETE, M::POST, copy()].map(|method| on(method, local::no_id)),
+        ),
         route("/{db}/_local/{local}", DOC_METHODS, doc_endpoints(copy())),
         route(
             "/{db}/_local/{local}/{name..}",
-            "DELETE,GET,HEAD,PUT",
-            [M::GET, M::PUT, M::DELETE].map(|method| on(method, local::no_attachments)),
+            DOC_METHODS,
+            [M::GET, M::PUT, M::DELETE, M::POST, copy()]
+                .map(|method| on(method, local::no_attachments)),
         ),
         // Design documents.
         route("/{db}/_design/{ddoc}", DOC_METHODS, doc_endpoints(copy())),

@@ -25,6 +25,11 @@ fn check_node(call: &Call) -> Result<()> {
     }
 }
 
+/// `GET /_node`
+pub(super) async fn incomplete(_: ServerAdmin, _: Arc<Call>) -> Result<Response> {
+    Err(Error::bad_request("Incomplete path to _node request"))
+}
+
 /// `GET /_node/{node}`
 pub(super) async fn name(_: ServerAdmin, call: Arc<Call>) -> Result<Response> {
     check_node(&call)?;

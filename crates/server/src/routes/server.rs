@@ -9,7 +9,7 @@ use crate::reply::{self, Response};
 use crate::routes::{database, node};
 use axum::http::{HeaderValue, StatusCode, header};
 use futures_core::stream::BoxStream;
-use futures_util::{StreamExt as _, stream};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use settee::adapter::{DbUpdate, DbUpdateKind};
@@ -94,6 +94,11 @@ pub(super) async fn all_dbs(_: DatabaseList, call: Arc<Call>) -> Result<Response
         return reply::not_modified(&etag);
     }
     reply::with(reply::json_text(StatusCode::OK, body), header::ETAG, &etag)
+}
+
+/// Behind a path that goes no further.
+pub(super) async fn nothing(_: ServerAdmin, _: Arc<Call>) -> Result<Response> {
+    Err(Error::missing())
 }
 
 /// `GET /_dbs_info`
@@ -229,10 +234,18 @@ pub(super) async fn db_updates(_: ServerAdmin, call: Arc<Call>) -> Result<Respon
     let query = UpdatesQuery::parse(&call.query, call.header("last-event-id"))?;
     let patience =
         Patience::of(query.feed, query.heartbeat, query.timeout, call.live.changes_timeout);
-    let live = query.feed != Format::Normal;
+    let (host, live) = (&call.app.host, query.feed != Format::Normal);
+    let since = match query.since {
+        Some(since) => since,
+        // What the feed ends with must be where the next one can go on, even if it saw nothing.
+        None => {
+            let past = host.db_updates(Some(0), false).await?;
+            past.try_fold(0, |_, update| async move { Ok(update.seq) }).await?
+        }
+    };
     let source = Updates {
-        updates: call.app.host.db_updates(query.since, live).await?.ready_chunks(100),
-        last: query.since,
+        updates: host.db_updates(Some(since), live).await?.ready_chunks(100),
+        last: since,
         rest: query.limit.unwrap_or(u64::MAX),
     };
     feed_reply(Feed::new(&call.app, source, query.feed, patience), query.feed)
@@ -255,7 +268,7 @@ pub(super) fn feed_reply<S: Source>(feed: Feed<S>, format: Format) -> Result<Res
 /// What happened to databases, as a feed.
 struct Updates {
     updates: stream::ReadyChunks<BoxStream<'static, Result<DbUpdate>>>,
-    last: Option<u64>,
+    last: u64,
     rest: u64,
 }
 
@@ -275,7 +288,7 @@ impl Source for Updates {
                 break;
             }
             self.rest -= 1;
-            self.last = Some(update.seq);
+            self.last = update.seq;
             let kind = match update.kind {
                 DbUpdateKind::Created => "created",
                 DbUpdateKind::Deleted => "deleted",
@@ -294,8 +307,6 @@ impl Source for Updates {
     }
 
     fn write_end(&self, out: &mut Vec<u8>) {
-        // Of a feed that began with "now" and saw nothing, nothing is known.
-        let last = self.last.map_or_else(|| "\"now\"".to_owned(), |last| last.to_string());
-        out.extend_from_slice(format!(r#""last_seq":{last}"#).as_bytes());
+        out.extend_from_slice(format!(r#""last_seq":{}"#, self.last).as_bytes());
     }
 }

@@ -39,7 +39,13 @@ async fn an_attachment_is_written_read_and_deleted() {
     assert!(head.body.is_empty());
 
     assert_eq!(root.put("/db/x/b").body("x").send().await.status, 409);
-    assert_eq!(root.put("/db/x/b?rev=9-abc").body("x").send().await.status, 409);
+    for request in [
+        root.put("/db/x/b?rev=9-abc").body("x"),
+        root.put("/db/none/b?rev=9-abc").body("x"),
+        root.delete("/db/x/a.bin?rev=9-abc"),
+    ] {
+        assert_error(&request.send().await, 409, "not_found", "missing_rev");
+    }
     let missing = "Document is missing attachment";
     assert_error(&root.get("/db/x/none").send().await, 404, "not_found", missing);
     assert_error(&root.get("/db/none/a").send().await, 404, "not_found", "missing");
@@ -80,6 +86,10 @@ async fn ranges_are_given_or_refused() {
         let reply = range(asked).await;
         assert_eq!((reply.status, reply.text().as_str()), (200, "0123456789"), "{asked}");
     }
+    // Text is stored compressed, and no part of it can be found.
+    root.put("/db/t/a").header("content-type", "text/plain").body("0123456789").send().await;
+    let reply = root.get("/db/t/a").header("range", "bytes=2-4").send().await;
+    assert_eq!((reply.status, reply.header("accept-ranges")), (200, Some("none")));
     let reply = root.get("/db/x/a").header("range", "bytes=2-4").header("if-range", &tag);
     assert_eq!(reply.send().await.status, 206);
     let reply = root.get("/db/x/a").header("range", "bytes=2-4").header("if-range", "\"old\"");

@@ -42,6 +42,8 @@ async fn revisions_from_elsewhere_are_only_reported_when_refused() {
 async fn bulk_bodies_are_checked() {
     let site = Site::start().await;
     let root = site.with_db().await;
+    let reply = root.post("/nodb/_bulk_docs").json(r#"{"docs":[]}"#).send().await;
+    assert_error(&reply, 404, "not_found", "Database does not exist.");
     for (body, reason) in [
         ("{}", "POST body must include `docs` parameter."),
         (r#"{"docs":1}"#, "`docs` parameter must be an array."),
@@ -86,7 +88,7 @@ async fn documents_are_read_in_bulk() {
     let rev = put(&root, "/db/a", r#"{"n":1}"#).await;
     let body = value!({"docs": [
         {"id": "a"}, {"id": "a", "rev": rev}, {"id": "a", "rev": "9-abc"}, {"id": "none"}, {},
-        {"id": "a", "rev": "x"}
+        {"id": "a", "rev": "x"}, {"rev": "1-a"}, {"id": "a", "atts_since": [5]}
     ]});
     let reply = root.post("/db/_bulk_get?revs=true").json(&body.to_string()).send().await;
     assert_eq!(reply.status, 200, "{reply:?}");
@@ -96,8 +98,21 @@ async fn documents_are_read_in_bulk() {
     let missing = |id: &str, rev: &str| value!({"error": {"id": id, "rev": rev, "error": "not_found", "reason": "missing"}});
     assert_eq!(results[2]["docs"][0], missing("a", "9-abc"));
     assert_eq!(results[3]["docs"][0], missing("none", "undefined"));
-    assert_eq!(results[4]["docs"][0]["error"]["reason"], "document id missed");
-    assert_eq!(results[5]["docs"][0]["error"]["reason"], "Invalid rev format");
+    let bad = |id: serde_json::Value, rev: serde_json::Value, reason: &str| {
+        let error = value!({"id": id, "rev": rev, "error": "bad_request", "reason": reason});
+        value!({"id": id, "docs": [{"error": error}]})
+    };
+    let null = || serde_json::Value::Null;
+    assert_eq!(results[4], bad(null(), null(), "document must be a JSON object"));
+    assert_eq!(results[5], bad("a".into(), "x".into(), "Invalid rev format"));
+    assert_eq!(results[6], bad(null(), null(), "document id missed"));
+    assert_eq!(results[7], bad("a".into(), 5.into(), "Invalid rev format"));
+    for name in ["open_revs", "new_edits", "w", "rev", "atts_since"] {
+        let path = format!("/db/_bulk_get?{name}=1-a");
+        let reply = root.post(&path).json(r#"{"docs":[]}"#).send().await;
+        let reason = format!("\"{name}\" query parameter is not acceptable");
+        assert_error(&reply, 400, "bad_request", &reason);
+    }
     let empty = root.post("/db/_bulk_get").json(r#"{"docs":[]}"#).send().await;
     assert_eq!(empty.value(), value!({"results": []}));
     let reply = root.post("/db/_bulk_get").json("{}").send().await;
@@ -111,7 +126,7 @@ async fn bulk_reads_come_in_parts_for_who_takes_no_json() {
     let root = site.with_db().await;
     root.put("/db/a/f").body("hello").send().await;
     put(&root, "/db/b", "{}").await;
-    let body = r#"{"docs":[{"id":"a"},{"id":"b"},{"id":"none"}]}"#;
+    let body = r#"{"docs":[{"id":"a"},{"id":"b"},{"id":"none"},{}]}"#;
     let ask = async |accept: &str, query: &str| {
         let path = format!("/db/_bulk_get{query}");
         root.post(&path).json(body).header("accept", accept).send().await
@@ -120,10 +135,11 @@ async fn bulk_reads_come_in_parts_for_who_takes_no_json() {
     let media_type = reply.header("content-type").unwrap();
     let boundary = media_type.strip_prefix("multipart/mixed; boundary=").unwrap().trim_matches('"');
     let text = reply.text();
-    assert_eq!(text.matches(&format!("\r\n--{boundary}\r\n")).count(), 3, "{text}");
+    assert_eq!(text.matches(&format!("\r\n--{boundary}\r\n")).count(), 4, "{text}");
     assert!(text.ends_with(&format!("\r\n--{boundary}--")), "{text}");
     assert!(text.contains("X-Doc-Id: a\r\n") && text.contains("hello"), "{text}");
     assert!(text.contains("error=\"true\"") && text.contains("\"rev\":\"undefined\""), "{text}");
+    assert!(text.contains(r#"{"id":null,"rev":null,"error":"bad_request""#), "{text}");
     let reply = ask("multipart/related", "").await;
     assert!(reply.header("content-type").unwrap().starts_with("multipart/related"));
     assert!(!reply.text().contains("hello"));
@@ -193,6 +209,22 @@ async fn several_listings_come_at_once() {
     assert_eq!(reply["results"][2]["rows"], value!([]));
     let reply = post("/db/_design_docs/queries", r#"{"queries":[{}]}"#).await.value();
     assert_eq!(reply["results"][0]["rows"].as_array().unwrap().len(), 1);
+    let reply = root.post("/db/_all_docs/queries").body(r#"{"queries":[{}]}"#).send().await;
+    assert_eq!(reply.status, 200, "a media type is not asked for: {reply:?}");
+    let body = r#"{"keys":["a","_design/d","_design/none"]}"#;
+    let reply = post("/db/_design_docs", body).await.value();
+    assert_eq!((&reply["total_rows"], reply["rows"].as_array().unwrap().len()), (&value!(1), 2));
+    let reply = post("/db/_local_docs", r#"{"keys":["a","_local/x"]}"#).await.value();
+    assert_eq!(reply["rows"], value!([{"key": "_local/x", "error": "not_found"}]));
+    for (query, reason) in [
+        ("reduce=true", "Reduce is invalid for map-only views."),
+        ("group=true", "Invalid use of grouping on a map view."),
+        ("group_level=1", "Invalid use of grouping on a map view."),
+    ] {
+        let reply = root.get(&format!("/db/_all_docs?{query}")).send().await;
+        assert_error(&reply, 400, "query_parse_error", reason);
+    }
+    assert_eq!(root.get("/db/_all_docs?reduce=false&group=false").send().await.status, 200);
     let reply = post("/db/_all_docs/queries", "{}").await;
     assert_error(&reply, 400, "bad_request", "POST body must include `queries` parameter.");
     assert_eq!(post("/db/_all_docs/queries", r#"{"queries":[{"limit":"x"}]}"#).await.status, 400);

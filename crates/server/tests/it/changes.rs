@@ -89,7 +89,8 @@ async fn changes_are_filtered() {
         ("_nope", 400, "bad_request", "unknown builtin filter name"),
         ("x", 400, "bad_request", "`filter` must be of the form `designname/filtername`"),
         ("none/f", 404, "not_found", "missing"),
-        ("d/none", 404, "not_found", "missing json key: filters"),
+        ("d/none", 404, "not_found", "missing json key: none"),
+        ("_view&view=d/none", 404, "not_found", "missing json key: views"),
         ("_view", 400, "bad_request", "`view` filter parameter is not provided."),
         ("_selector", 400, "bad_request", "Selector must be specified in POST payload"),
         ("_doc_ids", 400, "bad_request", "`doc_ids` filter parameter is not a list of doc ids."),
@@ -133,7 +134,7 @@ async fn functions_of_design_documents_filter_changes() {
     let reply = root.get("/db/_changes?filter=_view&view=d/big&include_docs=true").send().await;
     assert_eq!(reply.value()["results"][0]["doc"]["n"], 6);
     let reply = root.get("/db/_changes?filter=_view&view=d/none").send().await;
-    assert_error(&reply, 404, "not_found", "missing json key: views");
+    assert_error(&reply, 404, "not_found", "missing json key: none");
     let reply = root.get("/db/_changes?filter=d/of&n=3&feed=continuous&timeout=1").send().await;
     assert!(reply.text().starts_with(r#"{"seq":5,"id":"3""#), "{reply:?}");
 }

@@ -65,7 +65,8 @@ async fn names_may_have_slashes_and_must_be_legal() {
         assert_eq!(root.delete(&format!("/{name}")).send().await.status, 404, "{name}");
     }
     let reply = root.put(&format!("/{}", "a".repeat(300))).send().await;
-    assert_eq!(reply.value()["error"], "database_name_too_long");
+    let reason = format!("At least one path segment of `{}` is too long.", "a".repeat(300));
+    assert_error(&reply, 400, "database_name_too_long", &reason);
 }
 
 #[tokio::test]

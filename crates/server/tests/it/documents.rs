@@ -263,14 +263,18 @@ async fn local_documents_stay_out_of_everything() {
     assert_eq!(reply.value()["rev"], "0-2");
     assert_eq!(root.value("/db/_all_docs").await["total_rows"], 0);
     assert_eq!(root.value("/db/_local_docs").await["rows"][0]["id"], "_local/x");
-    let reply = root.get("/db/_local").send().await;
-    assert_error(&reply, 400, "bad_request", "Invalid _local document id.");
-    let reply = root.put("/db/_local/x/att").body("x").send().await;
-    let reason = "_local documents do not accept attachments.";
-    assert_error(&reply, 400, "bad_request", reason);
+    for method in ["GET", "PUT", "POST", "DELETE", "COPY"] {
+        let reply = root.request(method, "/db/_local").send().await;
+        assert_error(&reply, 400, "bad_request", "Invalid _local document id.");
+        let reply = root.request(method, "/db/_local/x/att").send().await;
+        let reason = "_local documents do not accept attachments.";
+        assert_error(&reply, 400, "bad_request", reason);
+    }
     let reply = root.request("COPY", "/db/_local/x").header("destination", "_local/y").send().await;
     assert_eq!(reply.status, 201, "{reply:?}");
     assert_eq!(root.delete("/db/_local/x?rev=0-2").send().await.status, 200);
+    let reply = root.delete("/db/_local/y").send().await;
+    assert_eq!((reply.status, &reply.value()["rev"]), (200, &value!("0-0")), "without a revision");
     assert_error(&root.get("/db/_local/x").send().await, 404, "not_found", "missing");
 }
 

@@ -108,6 +108,17 @@ async fn bodies_in_memory_have_a_common_bound() {
 }
 
 #[tokio::test]
+async fn values_count_for_what_they_take_in_memory() {
+    let site = Site::with(&[("settee", "max_buffered_bytes", "1000000")]).await;
+    let root = site.with_db().await;
+    let keys = |count: usize| format!(r#"{{"keys":[{}null]}}"#, "[],".repeat(count));
+    let reply = root.post("/db/_all_docs").json(&keys(20_000)).send().await;
+    assert_eq!(reply.status, 503);
+    let reply = root.post("/db/_all_docs").json(&keys(200)).send().await;
+    assert_eq!(reply.status, 200);
+}
+
+#[tokio::test]
 async fn long_addresses_headers_and_ids_are_refused() {
     let site = Site::start().await;
     let root = site.with_db().await;
@@ -143,6 +154,32 @@ async fn what_is_no_http_gets_no_further() {
         assert!(connection.ends_within(Duration::from_secs(5)).await, "{bytes:?}");
     }
     still_answers(&site).await;
+}
+
+#[tokio::test]
+async fn addresses_are_taken_as_people_type_them() {
+    let site = Site::start().await;
+    let root = site.with_db().await;
+    put(&root, "/db/a", "{}").await;
+    put(&root, "/db/<`é\">", "{}").await;
+    let reply = root.value(r#"/db/_all_docs?startkey="a"&endkey="z"&x=<>é"#).await;
+    assert_eq!(reply["rows"].as_array().unwrap().len(), 1);
+    assert_eq!(root.get("/db/%3C%60%C3%A9%22%3E").send().await.status, 200);
+    // One connection, several requests, a body that looks like one.
+    let body = r#"{"a":"GET /\"x\" HTTP/1.1"}"#;
+    let code = "cm9vdDpzZWNyZXQ=";
+    let text = format!(
+        "PUT /db/\"1\" HTTP/1.1\r\nhost: x\r\nauthorization: Basic {code}\r\n\
+         content-length: {}\r\n\r\n{body}\
+         GET /db/\"1\" HTTP/1.1\r\nhost: x\r\nauthorization: Basic {code}\r\n\
+         connection: close\r\n\r\n",
+        body.len()
+    );
+    let mut connection = Connection::send(site.address, text.as_bytes()).await;
+    let read = connection.wait_for(r#"GET /\"x\" HTTP/1.1"#).await;
+    assert!(read.contains("HTTP/1.1 201") && read.contains("HTTP/1.1 200"), "{read}");
+    let reply = root.get("/db/\u{7f}").send().await;
+    assert_eq!(reply.status, 400);
 }
 
 #[tokio::test]

@@ -158,6 +158,17 @@ async fn what_browsers_ask_for_is_there() {
 }
 
 #[tokio::test]
+async fn paths_that_lead_nowhere_say_so() {
+    let site = Site::start().await;
+    let root = site.root();
+    for path in ["/_all_dbs/x", "/_node/_local/x", "/_node/_local/_config/a/b/c"] {
+        assert_error(&root.get(path).send().await, 404, "not_found", "missing");
+    }
+    let reply = root.get("/_node").send().await;
+    assert_error(&reply, 400, "bad_request", "Incomplete path to _node request");
+}
+
+#[tokio::test]
 async fn what_happens_to_databases_is_a_feed() {
     let site = Site::start().await;
     let root = site.root();
@@ -179,6 +190,12 @@ async fn what_happens_to_databases_is_a_feed() {
     root.put("/b").send().await;
     let reply = feed.read_to_end().await;
     assert_eq!(reply.value()["results"][0]["db_name"], "b");
+    let empty = root.value("/_db_updates?since=now").await;
+    let path = format!("/_db_updates?since={}", empty["last_seq"]);
+    root.put("/c").send().await;
+    let next = root.value(&path).await;
+    assert_eq!(next["results"].as_array().unwrap().len(), 1, "{empty} {next}");
+    assert_eq!(next["results"][0]["db_name"], "c");
     let reply = root.get("/_db_updates?feed=x").send().await;
     let reason = "Supported `feed` types: normal, continuous, longpoll, eventsource";
     assert_error(&reply, 400, "bad_request", reason);

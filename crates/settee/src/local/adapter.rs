@@ -166,7 +166,7 @@ impl LocalDatabase {
         match read::get(&self.inner.store, shared.id, id, &options) {
             Ok(doc) => Ok(doc),
             // A revision that is not here is one that somebody has moved on from.
-            Err(Fail(error)) if error.is_not_found() => Err(Error::conflict().into()),
+            Err(Fail(error)) if error.is_not_found() => Err(Error::missing_rev().into()),
             Err(error) => Err(error),
         }
     }
@@ -393,6 +393,7 @@ impl Adapter for LocalDatabase {
             digest: found.digest,
             length: found.length,
             encoding: if as_stored { Encoding::Gzip } else { Encoding::Identity },
+            has_ranges: !gzipped,
             range,
             body_length: Some(match range {
                 Some((first, last)) => last - first + 1,

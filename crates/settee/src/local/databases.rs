@@ -13,7 +13,7 @@ use event_listener::Event;
 use futures_core::stream::BoxStream;
 use futures_util::stream;
 use settee_core::json::Limits;
-use settee_core::wire::ActiveTask;
+use settee_core::wire::{ActiveTask, Security};
 use settee_core::{Error, ErrorKind, id};
 use settee_store::{Durability, Store, StoreOptions, Table, Tx};
 use std::collections::{BTreeMap, HashMap};
@@ -58,6 +58,8 @@ pub(crate) struct Inner {
     pub(crate) uuid: String,
     /// The databases used so far, by name.
     open: RwLock<HashMap<String, Arc<Shared>>>,
+    /// The bytes in use in all databases, and when they were added up.
+    in_use: Mutex<Option<(u64, u64)>>,
     /// Held while the whole store is compacted.
     pub(crate) compacting: Mutex<()>,
     pub(crate) views: views::state::Shared,
@@ -66,6 +68,9 @@ pub(crate) struct Inner {
     /// Threads of our own that hold on to this, and are to end when nobody else does.
     pub(crate) background: AtomicUsize,
 }
+
+/// The bytes that so many databases and indexes use are added up each time somebody asks.
+const FEW: usize = 100;
 
 /// What the handles of one database share.
 #[derive(Debug)]
@@ -115,6 +120,7 @@ impl Local {
                 ids: env::IdGenerator::default(),
                 updates: Updates::default(),
                 open: RwLock::default(),
+                in_use: Mutex::default(),
                 compacting: Mutex::default(),
                 views: views::state::Shared::new(options.script.clone()),
                 index_memory: options.index_memory.unwrap_or(views::MEMORY),
@@ -149,6 +155,35 @@ impl Local {
             }
         }
         Ok(self.inner.store.compact().map_err(Fail::from)?)
+    }
+
+    /// Makes a database, and in the same commit says who may do what in it.
+    async fn make(&self, name: &str, security: Option<Vec<u8>>) -> settee_core::Result<()> {
+        id::check_database_name(name)?;
+        let (owned, created) = (name.to_owned(), env::now_micros());
+        let (inner, recorded) = (self.inner.clone(), name.to_owned());
+        let made = self.inner.transact_then(
+            Durability::Flush,
+            move |tx| {
+                let key = meta::name(&owned);
+                if tx.get(Table::Meta, &key)?.is_some() {
+                    return Err(Error::new(
+                        ErrorKind::FileExists,
+                        "The database could not be created, the file already exists.",
+                    )
+                    .into());
+                }
+                let id = views::state::new_owner(tx)?;
+                tx.put(Table::Meta, key, DbEntry { id, created }.encode());
+                tx.put(Table::Meta, meta::state(id), DbState::default().encode());
+                if let Some(security) = security {
+                    tx.put(Table::Meta, meta::security(id), security);
+                }
+                Ok(())
+            },
+            move |()| inner.updates.record(&recorded, DbUpdateKind::Created),
+        );
+        Ok(made.await?)
     }
 
     fn names(&self, options: &AllDbsOptions) -> Result<Vec<String>> {
@@ -302,34 +337,21 @@ impl Host for Local {
     }
 
     async fn create(&self, name: &str) -> settee_core::Result<()> {
-        id::check_database_name(name)?;
-        let (owned, created) = (name.to_owned(), env::now_micros());
-        self.inner
-            .transact(Durability::Flush, move |tx| {
-                let key = meta::name(&owned);
-                if tx.get(Table::Meta, &key)?.is_some() {
-                    return Err(Error::new(
-                        ErrorKind::FileExists,
-                        "The database could not be created, the file already exists.",
-                    )
-                    .into());
-                }
-                let id = views::state::new_owner(tx)?;
-                tx.put(Table::Meta, key, DbEntry { id, created }.encode());
-                tx.put(Table::Meta, meta::state(id), DbState::default().encode());
-                Ok(())
-            })
-            .await?;
-        self.inner.updates.record(name, DbUpdateKind::Created);
-        Ok(())
+        self.make(name, None).await
+    }
+
+    async fn create_with(&self, name: &str, security: &Security) -> settee_core::Result<()> {
+        let security = serde_json::to_vec(security).map_err(Error::internal)?;
+        self.make(name, Some(security)).await
     }
 
     async fn delete(&self, name: &str) -> settee_core::Result<()> {
         id::check_database_name(name)?;
         let owned = name.to_owned();
-        let id = self
-            .inner
-            .transact(Durability::Flush, move |tx| {
+        let (inner, closed) = (self.inner.clone(), name.to_owned());
+        let deleted = self.inner.transact_then(
+            Durability::Flush,
+            move |tx| {
                 let key = meta::name(&owned);
                 let row = tx.get(Table::Meta, &key)?.ok_or_else(Error::no_database)?;
                 let DbEntry { id, .. } = DbEntry::decode(&row)?;
@@ -340,10 +362,14 @@ impl Host for Local {
                 tx.retire(id);
                 views::state::retire_all(tx, id)?;
                 Ok(id)
-            })
-            .await?;
-        self.inner.close(name, id);
-        self.inner.updates.record(name, DbUpdateKind::Deleted);
+            },
+            // Whoever asked may have gone, and the name is to be free all the same.
+            move |id| {
+                inner.close(&closed, *id);
+                inner.updates.record(&closed, DbUpdateKind::Deleted);
+            },
+        );
+        deleted.await?;
         Ok(())
     }
 
@@ -446,16 +472,33 @@ impl Inner {
     /// Databases share files: this is what falls to one that has so many bytes in use.
     pub(crate) fn share_of_disk(&self, active: u64) -> Result<u64> {
         let disk = self.store.stats().disk;
+        let all = self.in_use()?.max(active).max(1);
+        let share = u128::from(disk) * u128::from(active) / u128::from(all);
+        Ok(u64::try_from(share).unwrap_or(u64::MAX))
+    }
+
+    /// The bytes in use in all databases and indexes. Of many, it may be a second old.
+    fn in_use(&self) -> Result<u64> {
+        let now = env::now_micros();
+        let mut known = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((then, all)) = *known
+            && (then..then.saturating_add(1_000_000)).contains(&now)
+        {
+            return Ok(all);
+        }
+        let snapshot = self.store.snapshot();
+        let (mut all, mut count) = (0_u64, 0);
         let range = (Bound::Included(b"s/".as_slice()), Bound::Excluded(b"s0".as_slice()));
-        let mut all = 0_u64;
-        for row in self.store.snapshot().range(Table::Meta, range) {
+        for row in snapshot.range(Table::Meta, range) {
             all = all.saturating_add(DbState::decode(&row?.1)?.active);
+            count += 1;
         }
         let range = (Bound::Included(b"v/".as_slice()), Bound::Excluded(b"v0".as_slice()));
-        for row in self.store.snapshot().range(Table::Meta, range) {
+        for row in snapshot.range(Table::Meta, range) {
             all = all.saturating_add(IndexState::decode(&row?.1)?.active());
+            count += 1;
         }
-        let share = u128::from(disk) * u128::from(active) / u128::from(all.max(1));
-        Ok(u64::try_from(share).unwrap_or(u64::MAX))
+        *known = (count > FEW).then_some((now, all));
+        Ok(all)
     }
 }

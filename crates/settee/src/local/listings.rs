@@ -25,19 +25,18 @@ pub(crate) fn all_docs(store: &Store, db: DbId, options: AllDocsOptions) -> Resu
     let state = DbState::decode(&state)?;
     let update_seq = options.update_seq.then_some(Seq::Number(state.update_seq));
     if let Some(keys) = options.keys.clone() {
-        let total_rows = (options.set == DocSet::All).then_some(state.doc_count);
+        let total_rows = match options.set {
+            DocSet::All => Some(state.doc_count),
+            DocSet::Design => count_design(&snapshot, db)?,
+            DocSet::Local => None,
+        };
         let rows = by_keys(snapshot, db, keys, options);
         return Ok(Rows { total_rows, offset: None, update_seq, rows });
     }
     let range = Range::new(db, &options);
     let (total_rows, offset) = match options.set {
         DocSet::Local => (None, None),
-        DocSet::Design => {
-            let all = AllDocsOptions { set: DocSet::Design, ..AllDocsOptions::default() };
-            let total = range_of(&snapshot, &Range::new(db, &all), false);
-            let total = count_alive(total, u64::MAX)?;
-            (total, offset(&snapshot, db, &options)?)
-        }
+        DocSet::Design => (count_design(&snapshot, db)?, offset(&snapshot, db, &options)?),
         DocSet::All => (Some(state.doc_count), offset(&snapshot, db, &options)?),
     };
     let offset = offset.map(|before| match total_rows {
@@ -158,6 +157,11 @@ fn offset(snapshot: &Snapshot, db: DbId, options: &AllDocsOptions) -> Result<Opt
     count_alive(range_of(snapshot, &Range::new(db, &before), options.descending), OFFSET_LIMIT)
 }
 
+fn count_design(snapshot: &Snapshot, db: DbId) -> Result<Option<u64>> {
+    let all = AllDocsOptions { set: DocSet::Design, ..AllDocsOptions::default() };
+    count_alive(range_of(snapshot, &Range::new(db, &all), false), u64::MAX)
+}
+
 fn count_alive(rows: RowIter, limit: u64) -> Result<Option<u64>> {
     let (mut alive, mut seen) = (0, 0);
     for row in rows {
@@ -225,7 +229,7 @@ impl Listing {
     }
 }
 
-/// A row for each key, found or not.
+/// A row for each key of the set, found or not.
 fn by_keys(
     snapshot: Snapshot,
     db: DbId,
@@ -237,7 +241,13 @@ fn by_keys(
     }
     let limit = options.limit.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
     let skip = usize::try_from(options.skip).unwrap_or(usize::MAX);
-    let keys = keys.into_iter().skip(skip).take(limit);
+    // What is not of the set is left out, and has counted all the same.
+    let prefix = match options.set {
+        DocSet::All => "",
+        DocSet::Design => "_design/",
+        DocSet::Local => "_local/",
+    };
+    let keys = keys.into_iter().skip(skip).take(limit).filter(move |key| key.starts_with(prefix));
     let row = move |id: String| -> Result<DocRow> {
         if options.set == DocSet::Local {
             let found = snapshot
@@ -250,9 +260,7 @@ fn by_keys(
             let doc = doc.filter(|_| options.include_docs).map(Box::new);
             return Ok(DocRow { id, rev, deleted: false, doc });
         }
-        let in_set = options.set == DocSet::All || id.starts_with("_design/");
-        let row = if in_set { read::doc_row(&snapshot, db, &id)? } else { None };
-        let Some(row) = row else {
+        let Some(row) = read::doc_row(&snapshot, db, &id)? else {
             return Ok(DocRow { id, rev: None, deleted: false, doc: None });
         };
         let doc = match options.include_docs && !row.deleted {

@@ -558,6 +558,7 @@ impl Adapter for RemoteDatabase {
         let content_type = response.header(header::CONTENT_TYPE);
         let content_type =
             content_type.unwrap_or(settee_core::attachment::DEFAULT_CONTENT_TYPE).to_owned();
+        let has_ranges = response.header(header::ACCEPT_RANGES).is_some_and(|it| it == "bytes");
         let decode = gzip && !options.accept_gzip;
         let body = match decode {
             true => response.body.gunzip().boxed(),
@@ -568,6 +569,7 @@ impl Adapter for RemoteDatabase {
             digest,
             length,
             encoding: if gzip && !decode { Encoding::Gzip } else { Encoding::Identity },
+            has_ranges,
             range: range.map(|(range, _)| range),
             body_length: if decode { None } else { body_length },
             body,

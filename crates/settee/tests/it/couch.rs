@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use futures_core::stream::BoxStream;
 use futures_executor::block_on;
+use futures_util::{FutureExt as _, StreamExt as _};
 use serde_json::json;
 use settee::adapter::{Adapter, AllDbsOptions, DbUpdate, Host};
 use settee::local::Local;
@@ -250,4 +251,26 @@ fn paths_may_be_of_any_kind() {
     drop(Couch::open(dir.path()).unwrap());
     drop(Couch::open(PathBuf::from(dir.path())).unwrap());
     drop(Couch::open(dir.path().to_str().unwrap()).unwrap());
+}
+
+/// Whoever asked for it may go away before it is done.
+#[test]
+fn a_deletion_that_nobody_waits_for_frees_the_name() {
+    let couch = Couch::memory().unwrap();
+    block_on(async {
+        for n in 0..20 {
+            let db = couch.create("a").await.unwrap();
+            db.put(json!({"_id": "x"})).await.unwrap();
+            let _ = couch.delete("a").now_or_never();
+            // What is committed later finds it done.
+            couch.create(&format!("b{n}")).await.unwrap();
+            assert!(!couch.exists("a").await.unwrap());
+        }
+        let db = couch.create("a").await.unwrap();
+        db.put(json!({"_id": "y"})).await.unwrap();
+        assert_eq!(db.len().await.unwrap(), 1);
+        let updates = couch.db_updates(Some(0), false).await.unwrap();
+        let updates: Vec<_> = updates.map(Result::unwrap).collect().await;
+        assert_eq!(updates.iter().filter(|update| update.db_name == "a").count(), 1);
+    });
 }
