@@ -109,7 +109,7 @@ async fn indexes_are_told_of_compacted_and_cleaned_up() {
     }
     assert_eq!(root.post("/db/_compact/none").json("").send().await.status, 404);
     while root.value("/_active_tasks").await != value!([]) {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
