@@ -144,6 +144,8 @@ fn absent(package: &str, unwanted: &[&str]) -> Result {
 }
 
 fn bench(names: &[String]) -> Result {
-    let mut cargo = cargo(&["run", "--release", "--package", "bench", "--"]);
-    run(cargo.args(names))
+    // The server is a process of its own.
+    run(&mut cargo(&["build", "--release", "--package", "settee-cli"]))?;
+    let mut bench = cargo(&["run", "--release", "--package", "bench", "--"]);
+    run(bench.args(names))
 }

@@ -65,6 +65,36 @@ for (const [name, source, target] of [
   });
   await target.close();
 }
+// Views, of a tenth of the documents: it takes its time.
+const few = Math.ceil(count / 10);
+const viewed = new PouchDB(join(dir, 'viewed'));
+for (let n = 0; n < few; n += 1000) await viewed.bulkDocs(docs.slice(n, Math.min(n + 1000, few)));
+await viewed.put({ _id: '_design/names', views: { names: { map: 'function(doc) { emit(doc.name, 1) }' } } });
+await viewed.put({
+  _id: '_design/numbers',
+  views: { numbers: { map: 'function(doc) { emit([doc.number % 1000, doc.number], doc.number) }', reduce: '_sum' } },
+});
+await measure('viewBuild', few, () => viewed.query('names', { limit: 1 }));
+const indexes = readdirSync(dir).filter((name) => name.startsWith('viewed-mrview-'));
+figures.viewSize = indexes.reduce((sum, name) => sum + usage(join(dir, name)), 0) / few;
+await measure('viewUpdate', 50, async () => {
+  for (let n = few; n < few + 50; n++) {
+    await viewed.put(doc(n));
+    const { rows } = await viewed.query('names', { key: `John Doe ${n}` });
+    if (rows.length !== 1) throw new Error(`${rows.length} rows`);
+  }
+});
+await viewed.query('numbers');
+await measure('viewGroups', 5, async () => {
+  for (let n = 0; n < 5; n++) await viewed.query('numbers', { group_level: 1 });
+});
+await measure('viewRange', 5, async () => {
+  for (let n = 0; n < 5; n++) await viewed.query('numbers', { startkey: [n, 0], endkey: [n + 333, 0] });
+});
+await measure('viewSkip', 5, async () => {
+  for (let n = 0; n < 5; n++) await viewed.query('names', { skip: Math.floor(few / 2) + n, limit: 1 });
+});
+await viewed.close();
 await single.close();
 await bulk.close();
 console.log(JSON.stringify(figures));

@@ -1,6 +1,6 @@
 //! Settee in this process.
 
-use crate::{Figures, Work, disk_usage, document, id, rate, replication, text};
+use crate::{Figures, Work, disk_usage, document, id, rate, replication, text, views};
 use futures_executor::block_on;
 use futures_util::TryStreamExt;
 use settee::adapter::{Adapter, Host};
@@ -114,6 +114,7 @@ pub(crate) fn run(dir: &Path, docs: usize) -> Result<Figures, String> {
     let json: usize = texts.iter().map(String::len).sum();
     add(Work::Disk, disk_usage(dir)? as f64 / json as f64);
     figures.extend(replication::embedded(dir, docs)?);
+    figures.extend(views::embedded(dir, docs)?);
     Ok(figures)
 }
 

@@ -1,7 +1,7 @@
 //! `settee serve`, driven over loopback by as little client as there can be: a keep-alive connection
 //! per thread, requests put together beforehand, replies read and counted but not parsed.
 
-use crate::{Figures, Work, document, id, rate, replication, text};
+use crate::{Figures, Work, document, id, rate, replication, text, views};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -77,6 +77,7 @@ pub(crate) fn run(dir: &Path, docs: usize) -> Result<Figures, String> {
     }
     drop(server);
     figures.extend(replication::servers(dir, docs)?);
+    figures.extend(views::served(dir, docs)?);
     Ok(figures)
 }
 

@@ -11,6 +11,7 @@ mod pouchdb;
 mod replication;
 mod report;
 mod rouch;
+mod views;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -47,11 +48,23 @@ pub enum Work {
     ReplicateFrom,
     /// Replication from one `settee serve` to another.
     ReplicateServers,
+    /// The first index of a map function in JavaScript.
+    ViewBuild,
+    /// One write, and a query that must see it.
+    ViewUpdate,
+    /// A sum for each of 1,000 groups.
+    ViewGroups,
+    /// The sum of a third of all rows.
+    ViewRange,
+    /// One row behind half of all.
+    ViewSkip,
+    /// Bytes of the index for each row of `emit(doc.name, 1)`.
+    ViewSize,
 }
 
 impl Work {
     /// All of them, in the order of the table.
-    pub const ALL: [Work; 14] = [
+    pub const ALL: [Work; 20] = [
         Work::SinglePut,
         Work::ManyWriters,
         Work::Bulk,
@@ -66,7 +79,18 @@ impl Work {
         Work::ReplicateTo,
         Work::ReplicateFrom,
         Work::ReplicateServers,
+        Work::ViewBuild,
+        Work::ViewUpdate,
+        Work::ViewGroups,
+        Work::ViewRange,
+        Work::ViewSkip,
+        Work::ViewSize,
     ];
+
+    /// Whether a smaller figure is the better one.
+    pub fn is_size(self) -> bool {
+        matches!(self, Work::Disk | Work::ViewSize)
+    }
 
     /// How the table calls it.
     pub fn title(self) -> &'static str {
@@ -85,6 +109,12 @@ impl Work {
             Work::ReplicateTo => "replication to settee serve (docs/s)",
             Work::ReplicateFrom => "replication from settee serve (docs/s)",
             Work::ReplicateServers => "replication between two settee serve (docs/s)",
+            Work::ViewBuild => "view: first index, JavaScript (docs/s)",
+            Work::ViewUpdate => "view: a write and a query that sees it (/s)",
+            Work::ViewGroups => "view: sums of 1,000 groups of all rows (/s)",
+            Work::ViewRange => "view: sum of a third of the rows (/s)",
+            Work::ViewSkip => "view: one row, half of them skipped (/s)",
+            Work::ViewSize => "view: index (bytes per row)",
         }
     }
 }

@@ -42,6 +42,12 @@ pub(crate) fn run(dir: &Path, docs: usize) -> Result<Figures, String> {
         ("replicate", Work::Replicate),
         ("replicateTo", Work::ReplicateTo),
         ("replicateFrom", Work::ReplicateFrom),
+        ("viewBuild", Work::ViewBuild),
+        ("viewUpdate", Work::ViewUpdate),
+        ("viewGroups", Work::ViewGroups),
+        ("viewRange", Work::ViewRange),
+        ("viewSkip", Work::ViewSkip),
+        ("viewSize", Work::ViewSize),
     ];
     let figures =
         works.into_iter().filter_map(|(name, work)| Some((work, figures[name].as_f64()?)));

@@ -40,12 +40,12 @@ pub(crate) fn servers(dir: &Path, docs: usize) -> Result<Figures, String> {
     })
 }
 
-fn connect(server: &Server) -> Result<Couch, String> {
+pub(crate) fn connect(server: &Server) -> Result<Couch, String> {
     let url = format!("http://bench:bench@{}", server.address);
     Ok(Couch::from_host(Arc::new(Remote::connect(&url, &RemoteOptions::new()).map_err(text)?)))
 }
 
-async fn loaded(place: &Couch, docs: usize) -> Result<Database, String> {
+pub(crate) async fn loaded(place: &Couch, docs: usize) -> Result<Database, String> {
     let db = place.create("source").await.map_err(text)?;
     for first in (0..docs).step_by(1000) {
         let batch = (first..docs.min(first + 1000)).map(|n| document(n).parse::<Document>());

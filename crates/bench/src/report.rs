@@ -30,8 +30,7 @@ pub(crate) fn table(
             !name.starts_with("settee") && (work == Work::SinglePut || **name != "device")
         });
         let own = subjects.iter().position(|name| *name == "settee").and_then(|at| figures[at]);
-        // On disk, less is better.
-        let best = |a: f64, b: f64| if work == Work::Disk { a.min(b) } else { a.max(b) };
+        let best = |a: f64, b: f64| if work.is_size() { a.min(b) } else { a.max(b) };
         let peer = peers.filter_map(|(_, figure)| *figure).reduce(best);
         let ratio = match (own, peer) {
             (Some(own), Some(peer)) => format!("{:.2}", own / peer),

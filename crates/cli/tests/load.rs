@@ -137,6 +137,43 @@ fn an_attachment_of_1_gib_takes_less_than_100_mib_of_the_servers_memory() {
     assert!(peak < 100, "{peak} MiB");
 }
 
+/// Indexes a million documents with ten rows each.
+#[test]
+#[ignore = "takes minutes"]
+fn an_index_of_ten_million_rows_is_made_in_bounded_memory() {
+    let server = Server::start();
+    server.expect(201, "PUT", "/db");
+    let post = |method: &str, path: &str, body: &str| {
+        let length =
+            format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
+        let mut request = server.request(method, path, &length);
+        request.get_mut().set_read_timeout(Some(Duration::from_secs(600))).unwrap();
+        request.get_mut().write_all(body.as_bytes()).unwrap();
+        let head = head(&mut request);
+        assert!(head.starts_with("HTTP/1.1 20"), "{head}");
+        let mut reply = String::new();
+        request.read_to_string(&mut reply).unwrap();
+        reply
+    };
+    let map = r#"{"views":{"v":{"map":"doc => { for (let i = 0; i < 10; i++) emit([doc.name, i], i) }","reduce":"_sum"}}}"#;
+    let mut rng = StdRng::seed_from_u64(1);
+    for _ in 0..1000 {
+        let docs: Vec<String> = (0..1000)
+            .map(|_| {
+                let number = rng.next_u64();
+                format!(r#"{{"_id":"{number:016x}","name":"someone {number}"}}"#)
+            })
+            .collect();
+        post("POST", "/db/_bulk_docs", &format!(r#"{{"docs":[{}]}}"#, docs.join(",")));
+    }
+    let written = server.memory("VmHWM");
+    post("PUT", "/db/_design/d", map);
+    assert!(post("GET", "/db/_design/d/_view/v", "").contains(r#""value":45000000"#));
+    let peak = server.memory("VmHWM") / 1024;
+    println!("MiB: {} after writing, {peak} after indexing", written / 1024);
+    assert!(peak < 768, "{peak} MiB");
+}
+
 /// Raises how many files this process may have open, as far as the system lets it, and returns that.
 /// Processes that are started later may have as many.
 fn raise_file_limit(wanted: u64) -> u64 {

@@ -65,6 +65,7 @@ const DEFAULTS: &[(&str, &str, &str)] = &[
     ("settee", "body_timeout", "60000"),
     ("settee", "compress_replies", "true"),
     ("settee", "header_timeout", "60000"),
+    ("settee", "keep_indexed", "false"),
     ("settee", "max_buffered_bytes", "1073741824"),
     ("settee", "max_connections", "65536"),
     ("settee", "replicate_allow", ""),

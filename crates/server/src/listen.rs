@@ -12,6 +12,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use settee::Couch;
 use settee_core::{Error, Result};
 use std::convert::Infallible;
 use std::future::Future;
@@ -109,6 +110,10 @@ pub(crate) async fn serve(
     ));
     let mut connections = JoinSet::new();
     let purging = tokio::spawn(auto_purge::run(app.clone()));
+    let indexing = (live.get("settee", "keep_indexed") == Some("true")).then(|| {
+        let couch = Couch::from_host(app.host.clone());
+        tokio::spawn(async move { couch.keep_indexed().await })
+    });
     let mut shutdown = pin!(shutdown);
     loop {
         let accepted = tokio::select! {
@@ -134,6 +139,9 @@ pub(crate) async fn serve(
     }
     drop(listener);
     purging.abort();
+    if let Some(indexing) = indexing {
+        indexing.abort();
+    }
     app.close();
     let all_done = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(GRACE, all_done).await.is_err() {

@@ -73,6 +73,7 @@ mod database;
 mod env;
 mod expire;
 mod input;
+mod keep_indexed;
 mod view;
 mod views;
 

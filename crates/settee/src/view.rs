@@ -37,7 +37,7 @@ use std::sync::Arc;
 /// use settee::prelude::*;
 ///
 /// for (year, month, n) in [(2007, 11, 3), (2007, 12, 5), (2008, 1, 7)] {
-///     db.put(serde_json::json!({"year": year, "month": month, "n": n})).await?;
+///     db.post(serde_json::json!({"year": year, "month": month, "n": n})).await?;
 /// }
 /// // The design document `sales` has a view `by_month` of [year, month] and n, with `_sum`.
 /// let sales = db.view("sales/by_month");
@@ -269,7 +269,7 @@ impl View {
     /// # let db = settee::Couch::from_host(std::sync::Arc::new(local)).create("db").await?;
     /// # db.put(r#"{"_id": "_design/d", "language": "rust", "views": {"v": {"map": "n"}}}"#).await?;
     /// # for n in 0..10 {
-    /// #     db.put(serde_json::json!({"n": n / 2})).await?;
+    /// #     db.post(serde_json::json!({"n": n / 2})).await?;
     /// # }
     /// use settee::prelude::*;
     ///

@@ -278,6 +278,33 @@ impl DatabaseAdmin {
     }
 }
 
+/// Admins of the database in the path may, and who may not should log in as one: CouchDB decides that
+/// before it looks at the database, and in words of its own.
+pub(crate) struct Upkeep(DatabaseAdmin);
+
+impl Access for Upkeep {
+    const LEVEL: Level = Level::DatabaseAdmin;
+
+    async fn grant(call: &Arc<Call>) -> Result<Upkeep> {
+        match DatabaseAdmin::grant(call).await {
+            Ok(admin) => Ok(Upkeep(admin)),
+            Err(error)
+                if matches!(error.kind(), ErrorKind::Unauthorized | ErrorKind::Forbidden) =>
+            {
+                Err(unauthorized("You are not a server or db admin."))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Upkeep {
+    /// The database.
+    pub(crate) fn db(&self) -> &Arc<dyn Adapter> {
+        self.0.db()
+    }
+}
+
 /// Server admins may, with the database in the path.
 pub(crate) struct DatabaseOwner {
     adapter: Arc<dyn Adapter>,

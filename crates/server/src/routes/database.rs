@@ -2,7 +2,7 @@
 //! beside it.
 
 use crate::app::App;
-use crate::auth::access::{DatabaseAdmin, DatabaseOwner, Member, ServerAdmin};
+use crate::auth::access::{DatabaseAdmin, DatabaseOwner, Member, ServerAdmin, Upkeep};
 use crate::call::Call;
 use crate::config::Live;
 use crate::reply::{self, Response};
@@ -181,7 +181,7 @@ async fn positive(call: &Call, what: &str) -> Result<u64> {
 }
 
 /// `POST /{db}/_compact`
-pub(super) async fn compact(admin: DatabaseAdmin, call: Arc<Call>) -> Result<Response> {
+pub(super) async fn compact(admin: Upkeep, call: Arc<Call>) -> Result<Response> {
     call.require_json()?;
     admin.db().compact().await?;
     call.app.tasks.compaction_started(admin.db().name());
@@ -189,7 +189,7 @@ pub(super) async fn compact(admin: DatabaseAdmin, call: Arc<Call>) -> Result<Res
 }
 
 /// `POST /{db}/_view_cleanup`
-pub(super) async fn view_cleanup(admin: DatabaseAdmin, _: Arc<Call>) -> Result<Response> {
+pub(super) async fn view_cleanup(admin: Upkeep, _: Arc<Call>) -> Result<Response> {
     admin.db().view_cleanup().await?;
     Ok(reply::ok(StatusCode::ACCEPTED))
 }

@@ -1,5 +1,5 @@
-//! What is still to come: the functions of design documents, partitions. Each
-//! path is here with its rights, and says that it is not implemented.
+//! What is still to come: queries by selector, full-text search, resharding; and partitions, which
+//! databases do not have. Each path is here with its rights, and says so.
 
 use crate::auth::access::{Member, ServerAdmin};
 use crate::call::Call;

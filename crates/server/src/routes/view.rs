@@ -1,6 +1,6 @@
 //! Views: <https://docs.couchdb.org/en/stable/api/ddoc/views.html>
 
-use crate::auth::access::{DatabaseAdmin, DatabaseOwner, Member};
+use crate::auth::access::{DatabaseOwner, Member, Upkeep};
 use crate::call::Call;
 use crate::query::{ViewQuery, json_pairs};
 use crate::related;
@@ -122,7 +122,7 @@ pub(super) async fn info(member: Member, call: Arc<Call>) -> Result<Response> {
 }
 
 /// `POST /{db}/_compact/{ddoc}`
-pub(super) async fn compact(admin: DatabaseAdmin, call: Arc<Call>) -> Result<Response> {
+pub(super) async fn compact(admin: Upkeep, call: Arc<Call>) -> Result<Response> {
     call.require_json()?;
     admin.db().compact_views(call.param("ddoc")).await?;
     Ok(reply::ok(StatusCode::ACCEPTED))

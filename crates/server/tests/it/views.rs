@@ -2,6 +2,7 @@
 
 use crate::{Client, Site, assert_error, put};
 use serde_json::json as value;
+use std::time::Duration;
 
 const DESIGN: &str = r#"{"views": {
     "by_n": {"map": "function(doc) { emit(doc.n, doc.t); }"},
@@ -108,7 +109,7 @@ async fn indexes_are_told_of_compacted_and_cleaned_up() {
     }
     assert_eq!(root.post("/db/_compact/none").json("").send().await.status, 404);
     while root.value("/_active_tasks").await != value!([]) {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
@@ -134,4 +135,25 @@ async fn temporary_views_may_be_switched_off() {
     let root = site.with_db().await;
     let reply = root.post("/db/_temp_view").json(r#"{"map":"function(doc) {}"}"#).send().await;
     assert_error(&reply, 410, "gone", "Temporary views are not supported in CouchDB");
+}
+
+#[tokio::test]
+async fn indexes_follow_their_database_if_they_are_to() {
+    let site = Site::with(&[("settee", "keep_indexed", "true")]).await;
+    let root = site.with_db().await;
+    let ddoc = r#"{"views": {"v": {"map": "doc => emit(doc._id)"}}}"#;
+    put(&root, "/db/_design/followed", ddoc).await;
+    let left = r#"{"autoupdate": false, "views": {"w": {"map": "doc => emit(doc._rev)"}}}"#;
+    put(&root, "/db/_design/left", left).await;
+    let pending = async |name: &str| {
+        let info = root.value(&format!("/db/_design/{name}/_info")).await;
+        info["view_index"]["updates_pending"]["total"].as_u64()
+    };
+    for n in 0..3 {
+        put(&root, &format!("/db/{n}"), "{}").await;
+        while pending("followed").await != Some(0) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    assert_eq!(pending("left").await, Some(5), "nobody has asked for it");
 }

@@ -1,6 +1,9 @@
 //! Making an index: all documents are mapped in the order of their ids, several at a time; their rows
 //! are sorted in memory, and beyond that in runs in the store; then the runs are merged into a tree.
 //!
+//! No view of the store is held for longer than a batch takes: while one is, the engine keeps in memory
+//! what is written meanwhile, and that is the whole index.
+//!
 //! How far the runs reach is kept with them, so that whoever opens the store after a crash goes on
 //! from there. Every change since the index was begun is taken up afterwards, like any other change,
 //! so it does not matter which of them the scan has seen.
@@ -18,7 +21,7 @@ use crate::local::schema::{DbId, DocRow, id_in, key};
 use crate::local::{Result, corrupt};
 use bytes::Bytes;
 use settee_core::{Document, Error, ErrorKind};
-use settee_store::{Durability, Rows, Snapshot, Table};
+use settee_store::{Durability, Table};
 use std::collections::{BTreeMap, BinaryHeap};
 use std::ops::Bound;
 use std::sync::mpsc::sync_channel;
@@ -83,7 +86,6 @@ pub(crate) fn start_over(inner: &Inner, index: &Index, known: IndexState) -> Res
 pub(crate) fn build(
     inner: &Arc<Inner>,
     index: &Index,
-    snapshot: &Snapshot,
     state: IndexState,
     task: &Task,
 ) -> Result<()> {
@@ -96,8 +98,8 @@ pub(crate) fn build(
         keys_size: 0,
         memory: inner.index_memory,
     };
-    build.tidy(snapshot)?;
-    build.scan(snapshot, task)?;
+    build.tidy()?;
+    build.scan(task)?;
     build.load()
 }
 
@@ -143,7 +145,8 @@ impl Build<'_> {
     }
 
     /// Removes what an interrupted build has left behind its position.
-    fn tidy(&mut self, snapshot: &Snapshot) -> Result<()> {
+    fn tidy(&mut self) -> Result<()> {
+        let snapshot = self.inner.store.snapshot();
         let state = &self.state;
         let nodes = key(state.tree, b"");
         let behind = following(&nodes);
@@ -181,19 +184,17 @@ impl Build<'_> {
     }
 
     /// Maps every document behind the position.
-    fn scan(&mut self, snapshot: &Snapshot, task: &Task) -> Result<()> {
-        let db = db_state(snapshot, self.index.db)?;
+    fn scan(&mut self, task: &Task) -> Result<()> {
+        let db = db_state(&self.inner.store.snapshot(), self.index.db)?;
         let total = db.doc_count + db.doc_del_count;
-        let from = match &self.state.scanned {
+        let mut from = match &self.state.scanned {
             Some(id) => Bound::Excluded(key(self.index.db, id.as_bytes())),
             None => Bound::Included(key(self.index.db, b"")),
         };
-        let behind = Bound::Excluded(following(&key(self.index.db, b"")));
-        let mut docs = snapshot.range(Table::Docs, (as_slice(&from), as_slice(&behind)));
         let mut done = 0;
         task.progress(done, total);
         if total <= BATCH as u64 {
-            while let Some(job) = self.next_job(snapshot, &mut docs, 0)? {
+            while let Some(job) = self.next_job(&mut from, 0)? {
                 self.take(self.index.map(&job.docs)?, job.last)?;
             }
             return self.flush_keys();
@@ -234,7 +235,7 @@ impl Build<'_> {
                     if self.inner.is_abandoned() {
                         return Err(closed().into());
                     }
-                    match self.next_job(snapshot, &mut docs, sent)? {
+                    match self.next_job(&mut from, sent)? {
                         None => more = false,
                         Some(job) => {
                             sent += 1;
@@ -262,8 +263,11 @@ impl Build<'_> {
         })
     }
 
-    /// Reads documents for one job.
-    fn next_job(&self, snapshot: &Snapshot, rows: &mut Rows, number: u64) -> Result<Option<Job>> {
+    /// Reads documents for one job, from a key on, which moves behind them.
+    fn next_job(&self, from: &mut Bound<Vec<u8>>, number: u64) -> Result<Option<Job>> {
+        let snapshot = self.inner.store.snapshot();
+        let behind = Bound::Excluded(following(&key(self.index.db, b"")));
+        let mut rows = snapshot.range(Table::Docs, (as_slice(from), as_slice(&behind)));
         let mut job = Job { number, docs: Vec::new(), last: String::new(), count: 0 };
         let mut size = 0;
         while job.docs.len() < BATCH && size < BATCH_SIZE {
@@ -271,12 +275,16 @@ impl Build<'_> {
             let (key, row) = row?;
             let id = id_in(&key, 4)?;
             size += row.len();
-            job.docs.extend(self.index.document(snapshot, id, &DocRow::decode(&row)?)?);
+            job.docs.extend(self.index.document(&snapshot, id, &DocRow::decode(&row)?)?);
             job.count += 1;
             job.last.clear();
             job.last.push_str(id);
         }
-        Ok((job.count > 0).then_some(job))
+        if job.count == 0 {
+            return Ok(None);
+        }
+        *from = Bound::Excluded(key(self.index.db, job.last.as_bytes()));
+        Ok(Some(job))
     }
 
     /// Takes the rows of documents up to `last`.
@@ -366,16 +374,11 @@ impl Build<'_> {
 
     /// Merges the runs, and what is still in memory, into a tree.
     fn load(&mut self) -> Result<()> {
-        let snapshot = self.inner.store.snapshot();
         let mut rows = std::mem::take(&mut self.rows);
         rows.sort();
-        let mut runs = Vec::new();
-        for run in 0..self.state.run_count {
-            let low = block_key(self.state.runs, run, 0);
-            let high = block_key(self.state.runs, run, u64::MAX);
-            let range = (Bound::Included(&low[..]), Bound::Included(&high[..]));
-            runs.push(Run { blocks: snapshot.range(Table::Index, range), block: Bytes::new() });
-        }
+        let (owner, place) = (self.state.runs, self.inner.clone());
+        let run = |run| Run { place: &place, owner, run, next: 0, block: Bytes::new() };
+        let mut runs: Vec<Run<'_>> = (0..self.state.run_count).map(run).collect();
         let (inner, index, tree) = (self.inner.clone(), self.index, self.state.tree);
         let mut store = |nodes: Vec<(u64, Node)>| -> Result<()> {
             if inner.is_abandoned() {
@@ -426,18 +429,25 @@ fn block_key(owner: DbId, run: u64, block: u64) -> Vec<u8> {
 }
 
 /// A sorted run, read from its beginning.
-struct Run {
-    blocks: Rows,
+struct Run<'r> {
+    place: &'r Inner,
+    owner: DbId,
+    run: u64,
+    /// The next block.
+    next: u64,
+    /// What is left of the block before.
     block: Bytes,
 }
 
-impl Run {
+impl Run<'_> {
     fn next(&mut self) -> Result<Option<Bytes>> {
         if self.block.is_empty() {
-            match self.blocks.next() {
+            let key = block_key(self.owner, self.run, self.next);
+            match self.place.store.get(Table::Index, &key)? {
                 None => return Ok(None),
-                Some(block) => self.block = block?.1,
+                Some(block) => self.block = block,
             }
+            self.next += 1;
             if self.block.is_empty() {
                 return Ok(None);
             }
@@ -474,7 +484,7 @@ impl std::ops::Deref for Row<'_> {
 }
 
 fn head<'r>(
-    runs: &mut [Run],
+    runs: &mut [Run<'_>],
     in_memory: &mut impl Iterator<Item = &'r [u8]>,
     run: usize,
 ) -> Result<Option<Head<'r>>> {

@@ -282,7 +282,8 @@ fn run(inner: &Arc<Inner>, shared: &Shared, index: &Index) -> Result<u64> {
         };
         if !state.ready {
             let task = inner.views.tasks.begin("indexer", &shared.name, Some(&index.design));
-            build::build(inner, index, &snapshot, state, &task)?;
+            drop(snapshot);
+            build::build(inner, index, state, &task)?;
             index.advanced.notify(usize::MAX);
             continue;
         }
