@@ -22,7 +22,8 @@ use settee::remote::{Remote, RemoteOptions};
 use settee::wire::Seq;
 use settee::{Attachment, Couch, Database, Document};
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -67,12 +68,19 @@ impl Server {
                 .args(["serve", "--port", &self.port.to_string(), "--admin", "admin:secret"])
                 .args(["--data", "data"])
                 .current_dir(self.path())
+                .env("SETTEE_LOG", "debug")
                 .stdout(Stdio::piped())
+                .stderr(self.log())
                 .spawn()
                 .unwrap();
             let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
             let up = lines.by_ref().map_while(Result::ok).any(|line| line.contains("http://"));
-            std::thread::spawn(move || lines.for_each(drop));
+            let mut log = self.log();
+            std::thread::spawn(move || {
+                for line in lines.map_while(Result::ok) {
+                    let _ = writeln!(log, "{line}");
+                }
+            });
             if up {
                 self.child = Some(child);
                 return;
@@ -82,6 +90,21 @@ impl Server {
             std::thread::sleep(Duration::from_millis(50));
         }
         panic!("the server does not start again");
+    }
+
+    /// What it says, which is kept.
+    fn log(&self) -> File {
+        OpenOptions::new().create(true).append(true).open(self.path().join("log")).unwrap()
+    }
+
+    /// That it has said something, but no password.
+    fn assert_discreet(&self) {
+        let log = std::fs::read_to_string(self.path().join("log")).unwrap();
+        assert!(log.lines().count() > 10, "{log}");
+        for secret in ["secret", "YWRtaW46c2VjcmV0"] {
+            let told = log.lines().find(|line| line.contains(secret));
+            assert_eq!(told, None);
+        }
     }
 
     fn kill(&mut self) {
@@ -212,6 +235,7 @@ async fn a_replication_outlives_kills_of_either_server() {
     until("it is written again", PATIENCE, async || saved(&reached).await).await;
     assert!(copy.contains("one more").await.unwrap());
     assert_eq!(checkpoint().await["history"][0]["missing_checked"], 1, "of {written}");
+    servers.iter().for_each(Server::assert_discreet);
 }
 
 /// Both servers do it, each in its own way, and the command between them.

@@ -14,6 +14,7 @@ use settee::options::{GetOptions, OpenRevs};
 use settee::replicate::{Backoff, ReplicateOptions};
 use settee::wire::RevResult;
 use settee::{Attachment, Couch, Database, Document, Replication};
+use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -46,7 +47,14 @@ async fn everything(db: &Database) -> BTreeMap<String, Vec<String>> {
     for change in db.changes().all_leaves().fetch().await.unwrap().changes {
         let leaves = db.adapter().open_revs(&change.id, &OpenRevs::All, &options).await.unwrap();
         let leaf = |leaf| match leaf {
-            RevResult::Found(doc) => doc.to_json(),
+            RevResult::Found(doc) => match doc.to_json() {
+                // A difference should fit on the screen.
+                long if long.len() > 500 => {
+                    let digest = Sha256::digest(long.as_bytes());
+                    format!("{} {digest:x}", doc.rev.as_ref().unwrap())
+                }
+                short => short,
+            },
             RevResult::Missing(missing) => panic!("a leaf is not there: {missing:?}"),
         };
         let mut leaves: Vec<String> = leaves.into_iter().map(leaf).collect();
