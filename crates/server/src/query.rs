@@ -328,7 +328,8 @@ impl ViewQuery {
                 "endkey_docid" | "end_key_doc_id" => options.end_docid = Some(value.text()),
                 "inclusive_end" => options.inclusive_end = value.boolean()?,
                 "descending" => options.descending = value.boolean()?,
-                "limit" => options.limit = Some(value.number()?),
+                // `count` is what it was called before 0.9.
+                "limit" | "count" => options.limit = Some(value.number()?),
                 "skip" => options.skip = value.number()?,
                 "reduce" => options.reduce = Some(value.boolean()?),
                 "group" => options.group = Some(value.boolean()?),

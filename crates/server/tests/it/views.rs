@@ -157,3 +157,10 @@ async fn indexes_follow_their_database_if_they_are_to() {
     }
     assert_eq!(pending("left").await, Some(5), "nobody has asked for it");
 }
+
+#[tokio::test]
+async fn the_limit_may_be_called_count_as_it_was_once() {
+    let (_site, root) = site().await;
+    let rows = root.value("/db/_design/d/_view/by_n?count=2").await;
+    assert_eq!(rows["rows"].as_array().unwrap().len(), 2);
+}

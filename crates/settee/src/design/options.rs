@@ -54,7 +54,7 @@ pub(super) fn view_options(parameters: &Map<String, Value>) -> Result<ViewOption
             "endkey_docid" | "end_key_doc_id" => options.end_docid = Some(text(name, value)?),
             "inclusive_end" => options.inclusive_end = flag(name, value)?,
             "descending" => options.descending = flag(name, value)?,
-            "limit" => options.limit = Some(number(name, value)?),
+            "limit" | "count" => options.limit = Some(number(name, value)?),
             "skip" => options.skip = number(name, value)?,
             "reduce" => options.reduce = Some(flag(name, value)?),
             "group" => options.group = Some(flag(name, value)?),

@@ -1084,3 +1084,61 @@ fn requests_leave_nothing_behind() {
     let engine: Arc<dyn ScriptEngine> = Arc::new(JsEngine::default());
     assert_eq!(format!("{engine:?}"), "<JsEngine>");
 }
+
+mod scenarios {
+    use super::*;
+
+    #[test]
+    fn s_132_a_show_makes_a_table_of_a_record() {
+        let test = fixture(json!({"shows": {"csv": "function(doc, req) {
+            var titles = ['artist', 'title', 'review', 'doc_id'];
+            var row = [doc.artist, doc.title, doc.review, doc._id];
+            var lines = req.query.include_titles ? [titles.join()] : [];
+            return {headers: {'Content-Type': 'text/csv'}, body: lines.concat(row.join()).join('\\n')};
+        }"}}));
+        test.put(json!({
+            "_id": "1978-wotw",
+            "artist": "Jeff Wayne",
+            "title": "War of the Worlds",
+            "review": "Stimulating",
+        }));
+        let csv =
+            test.show("test/csv/1978-wotw", &query(json!({"include_titles": "true"}))).unwrap();
+        assert_eq!(csv.header("Content-Type"), Some("text/csv"));
+        let row = "Jeff Wayne,War of the Worlds,Stimulating,1978-wotw";
+        assert_eq!(body(&csv), format!("artist,title,review,doc_id\n{row}"));
+        assert_eq!(body(&test.show("test/csv/1978-wotw", &Stub::default()).unwrap()), row);
+    }
+
+    #[test]
+    fn s_133_134_a_list_makes_a_page_of_any_view() {
+        let html = "function(head, req) {
+            provides('html', function() {
+                var row, items = '';
+                while (row = getRow()) items += '<li>' + row.value + '</li>';
+                return '<ul>' + items + '</ul>';
+            });
+        }";
+        let by_letter = "function(doc) { if (doc.what) emit(doc.what.charAt(0), doc.what); }";
+        let test =
+            fixture(json!({"lists": {"html": html}, "views": {"nomfup": {"map": by_letter}}}));
+        let by_day = "function(doc) { if (doc.day) emit(doc.day, doc.what); }";
+        let other = json!({"_id": "_design/bollockings", "views": {"byday": {"map": by_day}}});
+        test.put(other);
+        for (id, what, day) in [
+            ("1", "nap", "2007-10-12"),
+            ("2", "nod", "2007-10-13"),
+            ("3", "note", "2007-10-13"),
+            ("4", "number", "2007-10-14"),
+            ("5", "other", "2007-10-13"),
+        ] {
+            test.put(json!({"_id": id, "what": what, "day": day}));
+        }
+        let three = json!({"key": "\"n\"", "limit": 3, "descending": true});
+        let page = test.list("test/html/nomfup", &query(three)).unwrap();
+        assert_eq!(body(&page), "<ul><li>number</li><li>note</li><li>nod</li></ul>");
+        let day = query(json!({"key": "\"2007-10-13\""}));
+        let page = test.list("test/html/bollockings/byday", &day).unwrap();
+        assert_eq!(body(&page), "<ul><li>nod</li><li>note</li><li>other</li></ul>");
+    }
+}

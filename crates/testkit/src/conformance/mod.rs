@@ -393,6 +393,7 @@ macro_rules! for_all_cases {
                 a_definition_keeps_its_design_document_up_to_date,
                 s_011_018_persons_and_cities,
                 s_126_131_employees_and_a_chronology,
+                s_066_a_view_is_named_by_its_path,
                 u_021_cities_come_and_go,
                 u_022_keys_of_all_kinds_come_in_order,
                 u_039_rows_come_by_pages,

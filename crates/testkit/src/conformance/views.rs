@@ -466,7 +466,19 @@ pub async fn s_126_131_employees_and_a_chronology(place: Place) {
     assert_eq!(keys(&months), [json!(["2007", "11"]), json!(["2007", "12"])]);
     assert_eq!(values(&months), [21, 142]);
     // S-021.
-    assert_eq!((months.total_rows, months.rows[0].id.as_ref()), (None, None));
+    assert_eq!((months.total_rows, months.offset, &months.rows[0].id), (None, None, &None));
+    assert_eq!(fetch(db.view("d/byname")).await.update_seq, None);
+    let seen = fetch(db.view("d/byname").update_seq()).await.update_seq;
+    assert_eq!(seen, Some(db.info().await.unwrap().update_seq));
+}
+
+/// S-066.
+pub async fn s_066_a_view_is_named_by_its_path(place: Place) {
+    let db = with_views!(place, {"viewname": {"map": "function(doc) { emit(doc.n); }"}});
+    put(&db, (0..120).map(|n| json!({"n": n}))).await;
+    let path = "_design/d/_view/viewname";
+    assert_eq!(fetch(db.view(path)).await.len(), 120);
+    assert_eq!(fetch(db.view(path).limit(100)).await.len(), 100);
 }
 
 /// U-021.
