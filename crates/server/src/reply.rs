@@ -1,10 +1,12 @@
 //! Replies: JSON values, JSON that is written row by row, redirects.
 
+use crate::related;
 use axum::body::{Body, Bytes};
 use axum::http::header::{self, HeaderName, HeaderValue};
 use axum::http::{StatusCode, header::InvalidHeaderValue};
 use futures_core::Stream;
-use futures_util::{StreamExt as _, stream};
+use futures_core::stream::BoxStream;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Serialize;
 use settee_core::{Error, Result, Rev};
 
@@ -101,6 +103,26 @@ where
     S: Stream<Item = Result<Bytes>> + Send + 'static,
 {
     streamed("application/json", body)
+}
+
+/// The rows of a listing behind its head, as CouchDB writes them: one piece for each batch.
+pub(crate) fn rows<T: Send + 'static>(
+    head: Vec<u8>,
+    rows: BoxStream<'static, Result<Vec<T>>>,
+    write: impl Fn(&T, &mut Vec<u8>) + Send + 'static,
+) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
+    let mut any = false;
+    let batches = rows.map_ok(move |batch| {
+        let mut text = Vec::with_capacity(batch.len() * 128);
+        for row in &batch {
+            if std::mem::replace(&mut any, true) {
+                text.extend_from_slice(b",\r\n");
+            }
+            write(row, &mut text);
+        }
+        Bytes::from(text)
+    });
+    related::piece(head).chain(batches).chain(related::piece("\r\n]}"))
 }
 
 /// Items as they come, with text before, between and behind them.

@@ -10,7 +10,7 @@ use axum::body::Bytes;
 use axum::http::{Method, StatusCode};
 use futures_core::Stream;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use settee::adapter::{Adapter, Rows};
 use settee_core::document::WriteJson;
 use settee_core::json::{BulkDocs, write_string};
@@ -290,17 +290,25 @@ pub(super) async fn local_queries(member: Member, call: Arc<Call>) -> Result<Res
     list_several(&member, &call, DocSet::Local).await
 }
 
+/// The queries of a request for several listings.
+pub(super) fn queries_in(body: &Map<String, Value>) -> Result<&[Value]> {
+    match body.get("queries") {
+        None => Err(Error::bad_request("POST body must include `queries` parameter.")),
+        Some(Value::Array(queries)) => Ok(queries),
+        Some(_) => Err(Error::bad_request("`queries` parameter must be an array.")),
+    }
+}
+
+/// A query of such a request.
+pub(super) fn members_of(query: &Value) -> Result<&Map<String, Value>> {
+    query.as_object().ok_or_else(|| Error::bad_request("`queries` must be an array of objects."))
+}
+
 async fn list_several(member: &Member, call: &Call, set: DocSet) -> Result<Response> {
     let body = call.object().await?;
-    let queries = match body.get("queries") {
-        None => return Err(Error::bad_request("POST body must include `queries` parameter.")),
-        Some(Value::Array(queries)) => queries,
-        Some(_) => return Err(Error::bad_request("`queries` parameter must be an array.")),
-    };
+    let queries = queries_in(&body)?;
     let parse = |query: &Value| {
-        let Value::Object(object) = query else {
-            return Err(Error::bad_request("`queries` must be an array of objects."));
-        };
+        let object = members_of(query)?;
         let mut query = AllDocsQuery::new(AllDocsOptions { set, ..AllDocsOptions::default() });
         query.take(call.query.pairs())?;
         query.take(json_pairs(object))?;
@@ -339,16 +347,5 @@ fn write_rows(
     let include_docs = options.include_docs;
     let write =
         WriteJson { att_encoding_info: options.doc.att_encoding_info, ..WriteJson::default() };
-    let mut any = false;
-    let batches = rows.map_ok(move |batch| {
-        let mut text = Vec::with_capacity(batch.len() * 128);
-        for row in &batch {
-            if std::mem::replace(&mut any, true) {
-                text.extend_from_slice(b",\r\n");
-            }
-            row.write_json(&mut text, include_docs, &write);
-        }
-        Bytes::from(text)
-    });
-    related::piece(head).chain(batches).chain(related::piece("\r\n]}"))
+    reply::rows(head, rows, move |row, text| row.write_json(text, include_docs, &write))
 }

@@ -5,10 +5,11 @@ use crate::call::Call;
 use crate::query::{ViewQuery, json_pairs};
 use crate::related;
 use crate::reply::{self, Response};
+use crate::routes::bulk;
 use axum::body::Bytes;
 use axum::http::{Method, StatusCode};
 use futures_core::Stream;
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::{StreamExt as _, stream};
 use serde_json::{Map, Value};
 use settee::adapter::ViewRows;
 use settee_core::document::WriteJson;
@@ -60,17 +61,11 @@ fn finish(query: ViewQuery, call: &Call) -> Result<ViewOptions> {
 async fn several(member: &Member, call: &Call, view: &str) -> Result<Response> {
     call.require_json()?;
     let body = call.object().await?;
-    let queries = match body.get("queries") {
-        None => return Err(Error::bad_request("POST body must include `queries` parameter.")),
-        Some(Value::Array(queries)) => queries,
-        Some(_) => return Err(Error::bad_request("`queries` parameter must be an array.")),
-    };
+    let queries = bulk::queries_in(&body)?;
     // All are understood, and found to make sense, before the first is answered.
     let mut answers = Vec::with_capacity(queries.len());
     for query in queries {
-        let Value::Object(object) = query else {
-            return Err(Error::bad_request("`queries` must be an array of objects."));
-        };
+        let object = bulk::members_of(query)?;
         let mut query = ViewQuery::default();
         query.take(call.query.pairs())?;
         query.take(json_pairs(object))?;
@@ -149,16 +144,5 @@ fn write_rows(
     let include_docs = options.include_docs;
     let write =
         WriteJson { att_encoding_info: options.doc.att_encoding_info, ..WriteJson::default() };
-    let mut any = false;
-    let batches = rows.map_ok(move |batch| {
-        let mut text = Vec::with_capacity(batch.len() * 96);
-        for row in &batch {
-            if std::mem::replace(&mut any, true) {
-                text.extend_from_slice(b",\r\n");
-            }
-            row.write_json(&mut text, include_docs, &write);
-        }
-        Bytes::from(text)
-    });
-    related::piece(head).chain(batches).chain(related::piece("\r\n]}"))
+    reply::rows(head, rows, move |row, text| row.write_json(text, include_docs, &write))
 }

@@ -2,7 +2,7 @@
 //! another one where older servers have not.
 
 use super::http::{Call, Http, Payload, Repeat, Response, bad_reply};
-use super::rows::RowReader;
+use super::rows::{Listing, RowReader};
 use super::url::{PathQuery, encode, encode_id};
 use super::{changes, multipart, write};
 use crate::adapter::{
@@ -477,25 +477,10 @@ impl Adapter for RemoteDatabase {
             }
             sent => sent?,
         };
-        let mut reader = RowReader::new(response.body, Some("rows"), self.shared.limits());
-        reader.head().await?;
-        let number = |name| reader.splitter.member(name).and_then(|text| text.parse().ok());
-        let (total_rows, offset) = (number("total_rows"), number("offset"));
-        let update_seq = reader.splitter.member("update_seq");
-        let update_seq = update_seq.filter(|text| text != "null");
-        let update_seq = update_seq.and_then(|text| Seq::from_json(&text));
-        let rows = stream::unfold(Some(reader), |reader| async {
-            let mut reader = reader?;
-            match reader.next_batch(DocRow::parse).await {
-                Ok(rows) if rows.is_empty() => match reader.check() {
-                    Ok(()) => None,
-                    Err(error) => Some((Err(error), None)),
-                },
-                Ok(rows) => Some((Ok(rows), Some(reader))),
-                Err(error) => Some((Err(error), None)),
-            }
-        });
-        Ok(Rows { total_rows, offset, update_seq, rows: rows.boxed() })
+        let reader = RowReader::new(response.body, Some("rows"), self.shared.limits());
+        let Listing { total_rows, offset, update_seq, rows } =
+            reader.listing(DocRow::parse).await?;
+        Ok(Rows { total_rows, offset, update_seq, rows })
     }
 
     async fn changes(&self, options: &ChangesOptions) -> Result<ChangesStream> {
@@ -796,25 +781,10 @@ impl RemoteDatabase {
     async fn view_rows(&self, call: Call) -> Result<ViewRows> {
         // The server may have to make the index first.
         let response = self.http().send(call.wait(INDEXING)).await?;
-        let mut reader = RowReader::new(response.body, Some("rows"), self.shared.limits());
-        reader.head().await?;
-        let number = |name| reader.splitter.member(name).and_then(|text| text.parse().ok());
-        let (total_rows, offset) = (number("total_rows"), number("offset"));
-        let update_seq = reader.splitter.member("update_seq");
-        let update_seq = update_seq.filter(|text| text != "null");
-        let update_seq = update_seq.and_then(|text| Seq::from_json(&text));
-        let rows = stream::unfold(Some(reader), |reader| async {
-            let mut reader = reader?;
-            match reader.next_batch(ViewRow::parse).await {
-                Ok(rows) if rows.is_empty() => match reader.check() {
-                    Ok(()) => None,
-                    Err(error) => Some((Err(error), None)),
-                },
-                Ok(rows) => Some((Ok(rows), Some(reader))),
-                Err(error) => Some((Err(error), None)),
-            }
-        });
-        Ok(ViewRows { total_rows, offset, update_seq, rows: rows.boxed() })
+        let reader = RowReader::new(response.body, Some("rows"), self.shared.limits());
+        let Listing { total_rows, offset, update_seq, rows } =
+            reader.listing(ViewRow::parse).await?;
+        Ok(ViewRows { total_rows, offset, update_seq, rows })
     }
 
     fn all_docs_call(&self, listing: &str, options: &AllDocsOptions) -> Call {

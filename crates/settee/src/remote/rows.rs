@@ -3,10 +3,11 @@
 
 use super::body::Body;
 use super::http::{bad_reply, too_large};
-use futures_util::TryStreamExt;
+use futures_core::stream::BoxStream;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use memchr::{memchr, memchr2};
 use settee_core::json::{self, Limits};
-use settee_core::wire::row_error;
+use settee_core::wire::{Seq, row_error};
 use settee_core::{Error, ErrorKind, Result};
 use std::ops::Range;
 
@@ -238,6 +239,14 @@ impl Splitter {
     }
 }
 
+/// A listing: what is known before its rows, and the rows in batches.
+pub(crate) struct Listing<T> {
+    pub(crate) total_rows: Option<u64>,
+    pub(crate) offset: Option<u64>,
+    pub(crate) update_seq: Option<Seq>,
+    pub(crate) rows: BoxStream<'static, Result<Vec<T>>>,
+}
+
 /// Reads rows from a reply.
 pub(crate) struct RowReader {
     body: Body,
@@ -279,6 +288,31 @@ impl RowReader {
             }
             self.read().await?;
         }
+    }
+
+    /// The reply as the listing that it is. What it says behind its rows may be an error.
+    pub(crate) async fn listing<T: Send + 'static>(
+        mut self,
+        parse: fn(&[u8], &Limits) -> Result<T>,
+    ) -> Result<Listing<T>> {
+        self.head().await?;
+        let number = |name| self.splitter.member(name).and_then(|text| text.parse().ok());
+        let (total_rows, offset) = (number("total_rows"), number("offset"));
+        let update_seq = self.splitter.member("update_seq");
+        let update_seq = update_seq.filter(|text| text != "null");
+        let update_seq = update_seq.and_then(|text| Seq::from_json(&text));
+        let rows = stream::unfold(Some(self), move |reader| async move {
+            let mut reader = reader?;
+            match reader.next_batch(parse).await {
+                Ok(rows) if rows.is_empty() => match reader.check() {
+                    Ok(()) => None,
+                    Err(error) => Some((Err(error), None)),
+                },
+                Ok(rows) => Some((Ok(rows), Some(reader))),
+                Err(error) => Some((Err(error), None)),
+            }
+        });
+        Ok(Listing { total_rows, offset, update_seq, rows: rows.boxed() })
     }
 
     /// Reads to the end; whatever rows come are passed over.
