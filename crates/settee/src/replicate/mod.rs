@@ -29,6 +29,7 @@ mod background;
 mod backoff;
 mod checkpoint;
 mod dates;
+mod document;
 mod driver;
 mod events;
 mod id;
@@ -37,6 +38,7 @@ mod transfer;
 
 pub use backoff::Backoff;
 pub use dates::rfc3339;
+pub use document::{ReplicatorDoc, ReplicatorEnd, ReplicatorState, ReplicatorStats};
 pub use events::{
     Counters, Denied, Progress, ReplicationEvent, ReplicationResult, ReplicationStatus,
 };
