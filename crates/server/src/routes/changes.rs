@@ -67,7 +67,7 @@ async fn answer(member: &Member, call: &Call, body: Map<String, Value>) -> Resul
         Some(filter) => {
             let body = (!body.is_empty()).then(|| Value::Object(body).to_string());
             let request = functions::request(call, body).await?;
-            let functions = Functions::new(member.db().clone(), call.app.script.clone());
+            let functions = Functions::new(member.db().clone());
             functions.changes(filter, &request, &query.options).await?
         }
     };
