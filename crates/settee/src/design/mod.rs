@@ -28,7 +28,6 @@
 
 mod filter;
 mod list;
-mod options;
 mod path;
 mod request;
 mod response;
@@ -48,7 +47,9 @@ pub use validate::{Validating, Validation, Validator};
 use crate::Database;
 use crate::adapter::Adapter;
 use crate::script::{DesignSource, unknown_language};
+use serde_json::{Map, Value};
 use settee_core::options::{GetOptions, WriteOptions};
+use settee_core::parameters::Param;
 use settee_core::{Document, ErrorKind, Result, json};
 use std::sync::Arc;
 
@@ -96,10 +97,8 @@ impl Database {
     /// # let db = settee::Couch::memory()?.create("people").await?;
     /// use settee::design::Stub;
     ///
-    /// db.put(r#"{"_id": "_design/people", "lists": {"names": "function(head, req) {
-    ///     var row;
-    ///     while (row = getRow()) send(row.key + ' ');
-    /// }"}}"#).await?;
+    /// let names = "function(head, req) { var row; while (row = getRow()) send(row.key + ' ') }";
+    /// db.put(serde_json::json!({"_id": "_design/people", "lists": {"names": names}})).await?;
     /// db.put(r#"{"_id": "ada"}"#).await?;
     /// db.put(r#"{"_id": "grace"}"#).await?;
     ///
@@ -208,6 +207,14 @@ impl Functions {
             Err(error) => Err(error),
         }
     }
+}
+
+/// The parameters of a query: texts as they came, or any JSON.
+fn parameters(query: &Map<String, Value>) -> impl Iterator<Item = (&str, Param<'_>)> {
+    query.iter().map(|(name, value)| match value {
+        Value::String(text) => (name.as_str(), Param::Text(text)),
+        value => (name.as_str(), Param::Json(value)),
+    })
 }
 
 fn check_language(language: Option<&str>) -> Result<()> {

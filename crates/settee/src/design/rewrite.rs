@@ -1,8 +1,7 @@
 //! Rewrites: other paths for what a database can do.
 
-use super::options::view_options;
 use super::request::{encode, escape, plain};
-use super::{Design, FunctionPath, Functions, Rendered, Request, Response, Stub};
+use super::{Design, FunctionPath, Functions, Rendered, Request, Response, Stub, parameters};
 use crate::adapter::ViewRows;
 use futures_util::TryStreamExt;
 use percent_encoding::percent_decode_str;
@@ -165,7 +164,8 @@ impl Functions {
     }
 
     async fn view_response(&self, ddoc: &str, view: &str, request: &Request) -> Result<Rendered> {
-        let options = view_options(&request.query)?;
+        let mut options = ViewOptions::default();
+        options.take_all(parameters(&request.query))?;
         let rows = self.rows(ddoc, view, &options).await?;
         Ok(json_response(200, collect(rows, &options).await?))
     }

@@ -116,14 +116,13 @@ impl Database {
     /// # let db = settee::Couch::memory()?.create("people").await?;
     /// use settee::design::{UserCtx, Validation};
     ///
-    /// db.put(r#"{"_id": "_design/rules", "validate_doc_update": "function(doc, old, user) {
-    ///     if (!user.name) throw({unauthorized: 'please log in'});
-    /// }"}"#).await?;
+    /// let rule = "function(doc, old, user) { if (!user.name) throw({unauthorized: 'log in'}) }";
+    /// db.put(serde_json::json!({"_id": "_design/rules", "validate_doc_update": rule})).await?;
     ///
     /// let nobody = UserCtx { name: None, roles: vec![], ..UserCtx::admin("people") };
     /// let db = db.validating(Validation { user: Some(nobody), ..Validation::default() });
     /// let error = db.put(r#"{"_id": "ada"}"#).await.unwrap_err();
-    /// assert_eq!((error.status(), error.reason()), (401, "please log in"));
+    /// assert_eq!((error.status(), error.reason()), (401, "log in"));
     /// # Ok::<(), settee::Error>(()) }).unwrap();
     /// ```
     #[must_use]
