@@ -30,6 +30,7 @@ impl Param<'_> {
     /// As CouchDB's messages show it: texts of a body otherwise than those of a query.
     fn shown(&self) -> String {
         match self {
+            Param::Text("") => "[]".to_owned(),
             Param::Text(text) => format!("{text:?}"),
             Param::Json(Value::String(text)) => format!("<<{text:?}>>"),
             Param::Json(value) => value.to_string(),
@@ -76,7 +77,7 @@ impl Param<'_> {
             return Err(Error::query_parse(reason));
         };
         if number < 0 {
-            let reason = format!("Invalid value for positive integer: {number}");
+            let reason = format!("Invalid value for positive integer: {}", self.shown());
             return Err(Error::query_parse(reason));
         }
         Ok(u64::try_from(number).unwrap_or(u64::MAX))
@@ -110,21 +111,20 @@ impl Param<'_> {
         }
     }
 
-    /// A list, as the JSON text of its elements; `None` for `null`.
+    /// The keys of a view, as JSON text.
     ///
     /// # Errors
     ///
-    /// `BadRequest` if it is something else.
-    pub fn list(&self) -> Result<Option<Vec<String>>> {
+    /// `QueryParse` and `BadRequest` if they are no list.
+    pub fn keys(&self) -> Result<Vec<String>> {
         let text = self.json()?;
-        if text == "null" {
-            return Ok(None);
+        match (text.starts_with('['), self) {
+            (true, _) => Ok(json::elements(&text).map(str::to_owned).collect()),
+            (false, Param::Text(_)) => {
+                Err(Error::query_parse("`keys` must be an array of strings."))
+            }
+            (false, Param::Json(_)) => Err(Error::bad_request("`keys` member must be an array.")),
         }
-        if !text.starts_with('[') {
-            let what = if matches!(self, Param::Json(_)) { "body member" } else { "parameter" };
-            return Err(Error::bad_request(format!("`keys` {what} must be an array.")));
-        }
-        Ok(Some(json::elements(&text).map(str::to_owned).collect()))
     }
 
     /// A text.
@@ -178,7 +178,7 @@ impl ViewOptions {
                 self.start = Some(value.json()?);
                 self.end.clone_from(&self.start);
             }
-            "keys" => self.keys = value.list()?,
+            "keys" => self.keys = Some(value.keys()?),
             "startkey" | "start_key" => self.start = Some(value.json()?),
             "endkey" | "end_key" => self.end = Some(value.json()?),
             "startkey_docid" | "start_key_doc_id" => self.start_docid = Some(value.text()),

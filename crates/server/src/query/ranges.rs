@@ -1,12 +1,11 @@
 //! Ranges of names: `_all_docs` and its relatives, `_all_dbs`.
 
+use super::Query;
 use serde_json::Value;
 use settee::adapter::AllDbsOptions;
 use settee_core::options::AllDocsOptions;
 use settee_core::parameters::Param;
 use settee_core::{Error, Result};
-
-use super::Query;
 
 /// Where a range of names begins or ends, in the order of all JSON values.
 #[derive(Debug, Clone)]
@@ -33,6 +32,9 @@ impl Bound {
 struct Range {
     start: Option<Bound>,
     end: Option<Bound>,
+    /// Where it begins and ends if nothing else says so, as in CouchDB.
+    start_docid: Option<String>,
+    end_docid: Option<String>,
     exclusive_end: bool,
     descending: bool,
     limit: Option<u64>,
@@ -49,6 +51,8 @@ impl Range {
                 let key = Bound::from_value(value.value()?);
                 (self.start, self.end) = (Some(key.clone()), Some(key));
             }
+            "startkey_docid" | "start_key_doc_id" => self.start_docid = Some(value.text()),
+            "endkey_docid" | "end_key_doc_id" => self.end_docid = Some(value.text()),
             "inclusive_end" => self.exclusive_end = !value.boolean()?,
             "descending" => self.descending = value.boolean()?,
             "limit" => self.limit = Some(value.number()?),
@@ -73,7 +77,9 @@ impl Range {
                 None
             }
         };
-        let (start, end) = (bound(self.start, &first), bound(self.end, &last));
+        let start = self.start.or(self.start_docid.map(Bound::At));
+        let end = self.end.or(self.end_docid.map(Bound::At));
+        let (start, end) = (bound(start, &first), bound(end, &last));
         (start, end, limit)
     }
 }
@@ -100,7 +106,7 @@ impl AllDocsQuery {
             }
             let options = &mut self.options;
             match name {
-                "keys" => options.keys = keys(&value)?,
+                "keys" => options.keys = Some(keys(&value)?),
                 "include_docs" => options.include_docs = value.boolean()?,
                 "conflicts" => options.doc.conflicts = value.boolean()?,
                 "attachments" => options.doc.attachments = value.boolean()?,
@@ -115,6 +121,10 @@ impl AllDocsQuery {
                 "group" if value.boolean()? => return Err(no_groups()),
                 "group_level" if value.number()? > 0 => return Err(no_groups()),
                 "sorted" => drop(value.boolean()?),
+                "partition" => {
+                    let reason = "`partition` parameter is not supported on this db";
+                    return Err(Error::query_parse(reason));
+                }
                 _ => {}
             }
         }
@@ -143,19 +153,16 @@ fn no_groups() -> Error {
 }
 
 /// A list of ids. What is no text is no document's id, and is shown as it came.
-fn keys(value: &Param<'_>) -> Result<Option<Vec<String>>> {
+fn keys(value: &Param<'_>) -> Result<Vec<String>> {
     let what = if matches!(value, Param::Json(_)) { "body member" } else { "parameter" };
-    match value.value()? {
-        Value::Null => Ok(None),
-        Value::Array(items) => {
-            let id = |item: Value| match item {
-                Value::String(id) => id,
-                other => other.to_string(),
-            };
-            Ok(Some(items.into_iter().map(id).collect()))
-        }
-        _ => Err(Error::bad_request(format!("`keys` {what} must be an array."))),
-    }
+    let Value::Array(items) = value.value()? else {
+        return Err(Error::bad_request(format!("`keys` {what} must be an array.")));
+    };
+    let id = |item: Value| match item {
+        Value::String(id) => id,
+        other => other.to_string(),
+    };
+    Ok(items.into_iter().map(id).collect())
 }
 
 /// `_all_dbs` and `_dbs_info`.
@@ -191,6 +198,8 @@ mod tests {
         assert_eq!((options.limit, options.skip), (Some(3), 1));
         assert_eq!(all_docs("endkey=null").unwrap().limit, Some(0));
         assert_eq!(all_docs("startkey={}&descending=true").unwrap().limit, None);
+        let options = all_docs("startkey_docid=b&endkey_docid=c").unwrap();
+        assert_eq!((options.start.as_deref(), options.end.as_deref()), (Some("b"), Some("c")));
         let options = all_docs("key=%22a%22&inclusive_end=true").unwrap();
         assert_eq!((options.start.as_deref(), options.end.as_deref()), (Some("a"), Some("a")));
     }
@@ -199,7 +208,8 @@ mod tests {
     fn errors_have_couchdbs_words() {
         for (query, error, reason) in [
             ("limit=x", "query_parse_error", "Invalid value for integer: \"x\""),
-            ("limit=-1", "query_parse_error", "Invalid value for positive integer: -1"),
+            ("limit=-1", "query_parse_error", "Invalid value for positive integer: \"-1\""),
+            ("limit=", "query_parse_error", "Invalid value for integer: []"),
             ("descending=x", "query_parse_error", "Invalid boolean parameter: \"x\""),
             ("stale=x", "query_parse_error", "Invalid value for `stale`."),
             ("update=x", "query_parse_error", "Invalid value for `update`."),

@@ -296,7 +296,7 @@ pub(super) fn queries_in(body: &Map<String, Value>) -> Result<&[Value]> {
     match body.get("queries") {
         None => Err(Error::bad_request("POST body must include `queries` parameter.")),
         Some(Value::Array(queries)) => Ok(queries),
-        Some(_) => Err(Error::bad_request("`queries` parameter must be an array.")),
+        Some(_) => Err(Error::bad_request("`queries` member must be an array.")),
     }
 }
 

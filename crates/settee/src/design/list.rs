@@ -219,8 +219,8 @@ impl Outside {
             Step::Started(response) => response,
             Step::Output(_) | Step::Ended => "{}".to_owned(),
         };
-        let mut response = Response::parse(&response, 200)?;
-        response.set_header("Vary", "Accept");
+        // As in CouchDB, which takes a list for JSON unless it says otherwise.
+        let response = Response::parse(&response, 200, "application/json")?;
         let first = response.body;
         let first = stream::iter(Some(first).filter(|body| !body.is_empty()).map(Ok));
         let rest = stream::try_unfold(self, |mut outside| async move {

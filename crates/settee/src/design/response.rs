@@ -9,6 +9,9 @@ use serde_json::{Map, Value};
 use settee_core::{Error, ErrorKind, Result};
 use std::fmt::Write as _;
 
+/// What a response is if its function does not say.
+pub(super) const HTML: &str = "text/html; charset=utf-8";
+
 /// A response that a function made, complete.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Response {
@@ -80,11 +83,11 @@ fn find<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
 
 impl Response {
     /// Reads a response object: `code` unless it is the usual one, `headers`, and one of `body`,
-    /// `json` and `base64`.
-    pub(super) fn parse(text: &str, code: u16) -> Result<Response> {
+    /// `json` and `base64`. `media_type` is what the content is if nothing says so.
+    pub(super) fn parse(text: &str, code: u16, media_type: &'static str) -> Result<Response> {
         let object: Map<String, Value> = serde_json::from_str(text).map_err(Error::internal)?;
         let mut response = Response { code, headers: Vec::new(), body: Bytes::new() };
-        let mut media_type = "text/html; charset=utf-8";
+        let mut media_type = media_type;
         for (name, value) in &object {
             match (name.as_str(), value) {
                 ("code", Value::Number(code)) => {
@@ -98,7 +101,7 @@ impl Response {
                     response.body = format!("{value}\n").into();
                 }
                 ("body", Value::String(body)) => {
-                    media_type = "text/html; charset=utf-8";
+                    media_type = HTML;
                     response.body = body.clone().into();
                 }
                 ("base64", Value::String(content)) => {

@@ -1,5 +1,6 @@
 //! Shows: a document as anything.
 
+use super::response::HTML;
 use super::{Functions, Request, Response, text_of};
 use md5::{Digest as _, Md5};
 use settee_core::{Document, Result};
@@ -27,7 +28,7 @@ impl Functions {
         let object = self.request_object(request, id).await?;
         let text = text_of(doc.as_ref());
         let response = self.db.script()?.show(&design.source, name, text, object).await?;
-        let mut response = Response::parse(&response, 200)?;
+        let mut response = Response::parse(&response, 200, HTML)?;
         // The function would have to run for its own tag to be known.
         response.set_header("ETag", &etag);
         response.set_header("Vary", "Accept");

@@ -1,6 +1,7 @@
 //! Updates: documents made from requests.
 
 use super::request::escape;
+use super::response::HTML;
 use super::{Functions, Request, Response, text_of};
 use settee_core::json::Limits;
 use settee_core::options::WriteOptions;
@@ -47,7 +48,7 @@ impl Functions {
         let text = text_of(doc.as_ref());
         let result = self.db.script()?.update(&design.source, name, text, object).await?;
         let usual = if result.doc.is_some() { 201 } else { 200 };
-        let response = Response::parse(&result.response, usual)?;
+        let response = Response::parse(&result.response, usual, HTML)?;
         let parse = |doc: String| Document::parse(doc.as_bytes(), &Limits::default());
         let doc = result.doc.map(parse).transpose()?;
         if doc.as_ref().is_some_and(|doc| doc.id.is_none()) {

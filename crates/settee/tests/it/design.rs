@@ -442,8 +442,7 @@ mod lists {
         let response = run(&test, "args", three()).unwrap();
         assert_eq!(response.code, 500);
         assert_eq!(body(&response), "{\"id\":\"a\",\"key\":1,\"value\":null}\ntestHello World!");
-        assert_eq!(response.header("Content-Type"), Some("text/html; charset=utf-8"));
-        assert_eq!(response.header("Vary"), Some("Accept"));
+        assert_eq!(response.header("Content-Type"), Some("application/json"));
         assert_eq!(body(&run(&test, "head", three()).unwrap()), r#"{"total_rows":3,"offset":0}"#);
         assert_eq!(body(&run(&test, "all", three()).unwrap()), "1\r\n2\r\n3\r\n3");
         assert_eq!(body(&run(&test, "libs", three()).unwrap()), "6 - Hello World!");
