@@ -165,7 +165,10 @@ pub async fn what_makes_no_sense_is_refused(place: Place) {
     assert_eq!(fails(db.view("d/x").fetch().await, 404, "not_found"), "missing_named_view");
     assert_eq!(fails(db.view("x/v").fetch().await, 404, "not_found"), "missing");
     db.delete_current("_design/d").await.unwrap();
-    assert_eq!(fails(db.view("d/m").fetch().await, 404, "not_found"), "deleted");
+    let reason = fails(db.view("d/m").fetch().await, 404, "not_found");
+    // So says who still had it at hand.
+    let at_hand = place.is_cluster() && reason == "Design document was updated or deleted.";
+    assert!(reason == "deleted" || at_hand, "{reason}");
 }
 
 pub async fn documents_come_along(place: Place) {
@@ -224,10 +227,7 @@ pub async fn built_in_functions_reduce(place: Place) {
 }
 
 pub async fn sums_and_statistics_of_all_kinds(place: Place) {
-    let db = with_views!(place, {
-        "sum": {"map": BY_K, "reduce": "_sum"},
-        "stats": {"map": BY_K, "reduce": "_stats"},
-    });
+    let db = with_views!(place, {"sum": {"map": BY_K, "reduce": "_sum"}});
     put(
         &db,
         [
@@ -235,8 +235,6 @@ pub async fn sums_and_statistics_of_all_kinds(place: Place) {
             json!({"k": "arrays", "v": [4, 5]}),
             json!({"k": "mixed", "v": [1, 2]}),
             json!({"k": "mixed", "v": 3}),
-            json!({"k": "objects", "v": {"a": 1, "b": {"c": 2}}}),
-            json!({"k": "objects", "v": {"b": {"c": 5}, "d": [1]}}),
         ],
     )
     .await;
@@ -245,20 +243,36 @@ pub async fn sums_and_statistics_of_all_kinds(place: Place) {
         sums.rows_as().unwrap().into_iter().map(|row| (row.key, row.value)).collect();
     assert_eq!(sums["arrays"], json!([5, 7, 3]));
     assert_eq!(sums["mixed"], json!([4, 2]));
-    assert_eq!(sums["objects"], json!({"a": 1, "b": {"c": 7}, "d": [1]}));
+
+    let db = with_views!(place, {"sum": {"map": BY_K, "reduce": "_sum"}});
+    put(
+        &db,
+        [
+            json!({"k": "objects", "v": {"a": 1, "b": {"c": 2}}}),
+            json!({"k": "objects", "v": {"b": {"c": 5}, "d": [1]}}),
+        ],
+    )
+    .await;
+    let sum = values(&fetch(db.view("d/sum").group()).await);
+    assert_eq!(sum, [json!({"a": 1, "b": {"c": 7}, "d": [1]})]);
     put(&db, [json!({"k": "objects", "v": "text"})]).await;
     let error = &values(&fetch(db.view("d/sum").key("objects")).await)[0];
     assert_eq!(error["error"], "builtin_reduce_error");
     assert_eq!(error["caused_by"], "text");
     assert!(error["reason"].as_str().unwrap().starts_with("The _sum function requires that map"));
 
-    let db = with_views!(place, {"stats": {"map": BY_K, "reduce": "_stats"}});
+    let arrays = "function(doc) { if (doc.array) emit(null, doc.array); }";
+    let db = with_views!(place, {
+        "stats": {"map": "function(doc) { if (doc.k) emit(doc.k, doc.v); }", "reduce": "_stats"},
+        "arrays": {"map": arrays, "reduce": "_stats"},
+    });
     let ready = json!({"sum": 10, "count": 4, "min": 1, "max": 4, "sumsqr": 30});
-    put(&db, [json!({"k": 1, "v": 5}), json!({"k": 1, "v": ready}), json!({"k": 2, "v": [1, 2]})])
+    put(&db, [json!({"k": 1, "v": 5}), json!({"k": 1, "v": ready}), json!({"array": [1, 2]})])
         .await;
     let stats = values(&fetch(db.view("d/stats").group()).await);
     assert_eq!(stats[0], json!({"sum": 15, "count": 5, "min": 1, "max": 5, "sumsqr": 55}));
-    assert_eq!(stats[1][1], json!({"sum": 2, "count": 1, "min": 2, "max": 2, "sumsqr": 4}));
+    let arrays = values(&fetch(db.view("d/arrays").group()).await);
+    assert_eq!(arrays[0][1], json!({"sum": 2, "count": 1, "min": 2, "max": 2, "sumsqr": 4}));
 }
 
 pub async fn functions_reduce_and_reduce_again(place: Place) {
@@ -273,7 +287,8 @@ pub async fn functions_reduce_and_reduce_again(place: Place) {
     let groups = values(&fetch(db.view("d/v").group_level(1)).await);
     assert!(groups.len() == 10 && groups.iter().all(|group| group["n"] == 200), "{groups:?}");
     let one = fetch(db.view("d/v").key((3, 3))).await;
-    assert_eq!(values(&one), [json!({"n": 1, "rereduced": false})]);
+    // What shards have reduced is reduced again.
+    assert_eq!(values(&one), [json!({"n": 1, "rereduced": place.is_cluster()})]);
 }
 
 pub async fn a_document_that_fails_has_no_rows(place: Place) {
@@ -469,7 +484,9 @@ pub async fn s_126_131_employees_and_a_chronology(place: Place) {
     assert_eq!((months.total_rows, months.offset, &months.rows[0].id), (None, None, &None));
     assert_eq!(fetch(db.view("d/byname")).await.update_seq, None);
     let seen = fetch(db.view("d/byname").update_seq()).await.update_seq;
-    assert_eq!(seen, Some(db.info().await.unwrap().update_seq));
+    // Of shards that have not answered when the rows are complete, it tells nothing.
+    assert!(place.is_cluster() || seen == Some(db.info().await.unwrap().update_seq));
+    assert!(seen.is_some());
 }
 
 /// S-066.
