@@ -14,6 +14,7 @@ pub mod error;
 pub mod id;
 pub mod json;
 pub mod options;
+pub mod parameters;
 pub mod rev;
 pub mod rev_tree;
 pub mod selector;

@@ -8,7 +8,6 @@ use crate::stats::Stats;
 use crate::tasks::Tasks;
 use settee::adapter::Host;
 use settee::design::Validator;
-use settee::script::{JsEngine, ScriptEngine};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Once, OnceLock};
@@ -25,9 +24,7 @@ pub(crate) struct App {
     pub(crate) tasks: Tasks,
     pub(crate) jobs: Arc<Jobs>,
     pub(crate) replicator: Arc<Replicator>,
-    /// Runs the functions of design documents.
-    pub(crate) script: Arc<dyn ScriptEngine>,
-    /// Calls those of them that validate.
+    /// Knows the functions that validate.
     pub(crate) validator: Arc<Validator>,
     pub(crate) started: Instant,
     /// Turns true when the server is to stop.
@@ -41,7 +38,6 @@ pub(crate) struct App {
 
 impl App {
     pub(crate) fn new(host: Arc<dyn Host>, config: Config, users: Arc<dyn UserStore>) -> App {
-        let script: Arc<dyn ScriptEngine> = Arc::new(JsEngine::new(config.live().script_options()));
         App {
             host,
             auth: Authenticator::new(users),
@@ -51,8 +47,7 @@ impl App {
             tasks: Tasks::default(),
             jobs: Arc::default(),
             replicator: Arc::default(),
-            validator: Arc::new(Validator::new(script.clone())),
-            script,
+            validator: Arc::default(),
             started: Instant::now(),
             closing: watch::Sender::new(false),
             begun: Once::new(),

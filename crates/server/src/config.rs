@@ -165,8 +165,9 @@ pub struct ConfigSource {
 impl ConfigSource {
     /// The bounds on functions of design documents that the configuration sets: `os_process_timeout`
     /// of `couchdb`, in milliseconds, and `reduce_limit`, `reduce_limit_threshold` and
-    /// `reduce_limit_ratio` of `query_server_config`. They hold from the server's start on. Nothing
-    /// is written.
+    /// `reduce_limit_ratio` of `query_server_config`; for the engine of the place that is served,
+    /// [`LocalOptions::script`](settee::local::LocalOptions::script). They hold from the server's start
+    /// on. Nothing is written.
     ///
     /// # Errors
     ///

@@ -3,7 +3,7 @@
 use crate::call::{self, Call};
 use axum::http::header;
 use serde_json::{Map, Value};
-use settee::design::{Request, UserCtx};
+use settee::design::{Request, UserCtx, header_name};
 use settee_core::Result;
 
 /// The request that a function is called for. `body` is its body, where there is one.
@@ -13,7 +13,7 @@ pub(crate) async fn request(call: &Call, body: Option<String>) -> Result<Request
     let uri = &call.parts.uri;
     let raw_path = uri.path_and_query().map_or(uri.path(), |path| path.as_str());
     let headers = call.parts.headers.iter().filter_map(|(name, value)| {
-        Some((title_case(name.as_str()), value.to_str().ok()?.to_owned()))
+        Some((header_name(name.as_str()), value.to_str().ok()?.to_owned()))
     });
     Ok(Request {
         method: call.parts.method.to_string(),
@@ -41,15 +41,4 @@ fn form(call: &Call, body: Option<&str>) -> Map<String, Value> {
     let body = body.filter(|_| media_type.starts_with("application/x-www-form-urlencoded"));
     let fields = form_urlencoded::parse(body.unwrap_or_default().as_bytes());
     fields.map(|(name, value)| (name.into_owned(), value.into_owned().into())).collect()
-}
-
-/// `content-type` as `Content-Type`, as functions are used to it.
-fn title_case(name: &str) -> String {
-    let mut start = true;
-    let each = |letter: char| {
-        let letter = if start { letter.to_ascii_uppercase() } else { letter };
-        start = letter == '-';
-        letter
-    };
-    name.chars().map(each).collect()
 }

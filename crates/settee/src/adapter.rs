@@ -4,6 +4,8 @@
 //! implementation and never asks which one it has. Comfort lives in [`Database`](crate::Database)
 //! and [`Couch`](crate::Couch); here is what CouchDB can do, once each.
 
+use crate::design::{FunctionPath, Rendered, Stub};
+use crate::script::ScriptEngine;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_core::stream::BoxStream;
@@ -290,6 +292,32 @@ pub trait Adapter: Send + Sync + Debug + 'static {
     async fn design_info(&self, ddoc: &str) -> Result<DesignInfo> {
         let _ = ddoc;
         Err(not_implemented("views"))
+    }
+
+    /// Calls a function of a design document: `/{db}/_design/{ddoc}/_show/…`, `_list`, `_update` and
+    /// `_rewrite`.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if there is no such design document or function, and whatever the function throws.
+    /// A response that the function itself gives an error's status is none.
+    async fn call_function(&self, path: &FunctionPath, stub: &Stub) -> Result<Rendered> {
+        let _ = (path, stub);
+        Err(not_implemented("functions of design documents"))
+    }
+
+    /// What runs functions of design documents that this process must run itself.
+    ///
+    /// # Errors
+    ///
+    /// `Internal` if there is nothing that could: without the feature `js`.
+    fn script(&self) -> Result<Arc<dyn ScriptEngine>> {
+        crate::script::usual_engine()
+    }
+
+    /// Whether whoever carries out writes asks `validate_doc_update` functions about them.
+    fn judges_writes(&self) -> bool {
+        false
     }
 
     /// `POST /{db}/_compact/{ddoc}`: starts giving back the space of a design document's indexes;

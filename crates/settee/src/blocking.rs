@@ -25,6 +25,7 @@
 use crate::adapter::{
     Adapter, AllDbsOptions, AttachmentReader, ByteStream, ChangesBatch, DbUpdate,
 };
+use crate::design::{Response, Stub, Target, Validation};
 use crate::replicate::{
     Denied, End, Progress, ReplicateOptions, ReplicationEvent, ReplicationResult, SyncHandle,
     SyncResult,
@@ -254,6 +255,22 @@ impl Database {
         Sync(self.0.sync(other))
     }
 
+    /// [`Database::validating`](crate::Database::validating).
+    #[must_use]
+    pub fn validating(&self, validation: Validation) -> Database {
+        Database(self.0.validating(validation))
+    }
+
+    /// [`Database::list`](crate::Database::list), blocking, all of the response in memory.
+    pub fn list(&self, path: &str, stub: &Stub) -> Result<Response> {
+        block_on(async { self.0.list(path, stub).await?.collect().await })
+    }
+
+    /// [`Database::rewrite`](crate::Database::rewrite), blocking, all of the response in memory.
+    pub fn rewrite(&self, path: &str, stub: &Stub) -> Result<Response> {
+        block_on(async { self.0.rewrite(path, stub).await?.collect().await })
+    }
+
     waiting! { Database:
         exists() -> bool;
         create() -> ();
@@ -266,6 +283,9 @@ impl Database {
         view_cleanup() -> ();
         compact_views(ddoc: &str) -> ();
         design_info(ddoc: &str) -> DesignInfo;
+        show(path: &str, stub: &Stub) -> Response;
+        run_update(path: &str, stub: &Stub) -> Response;
+        rewrite_target(path: &str, stub: &Stub) -> Target;
         security() -> Security;
         set_security(security: &Security) -> ();
         auto_purge() -> AutoPurge;

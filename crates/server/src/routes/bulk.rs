@@ -3,7 +3,7 @@
 use crate::auth::access::Member;
 use crate::call::Call;
 use crate::multipart::new_boundary;
-use crate::query::{AllDocsQuery, DocQuery, json_pairs};
+use crate::query::{AllDocsQuery, DocQuery};
 use crate::related;
 use crate::reply::{self, Response};
 use axum::body::Bytes;
@@ -17,6 +17,7 @@ use settee_core::json::{BulkDocs, write_string};
 use settee_core::options::{
     AllDocsOptions, BulkGetItem, DocSet, Durability, GetOptions, WriteOptions,
 };
+use settee_core::parameters::Param;
 use settee_core::wire::{BadItem, DocError, RevResult, WriteResult, parse_bulk_get};
 use settee_core::{Error, Result, Rev};
 use std::collections::VecDeque;
@@ -267,7 +268,7 @@ async fn list(member: &Member, call: &Call, set: DocSet) -> Result<Response> {
     if call.method == Method::POST {
         call.require_json()?;
         let body = call.object().await?;
-        query.take(json_pairs(&body))?;
+        query.take(Param::members(&body))?;
     }
     query.take(call.query.pairs())?;
     let options = query.finish()?;
@@ -295,7 +296,7 @@ pub(super) fn queries_in(body: &Map<String, Value>) -> Result<&[Value]> {
     match body.get("queries") {
         None => Err(Error::bad_request("POST body must include `queries` parameter.")),
         Some(Value::Array(queries)) => Ok(queries),
-        Some(_) => Err(Error::bad_request("`queries` parameter must be an array.")),
+        Some(_) => Err(Error::bad_request("`queries` member must be an array.")),
     }
 }
 
@@ -311,7 +312,7 @@ async fn list_several(member: &Member, call: &Call, set: DocSet) -> Result<Respo
         let object = members_of(query)?;
         let mut query = AllDocsQuery::new(AllDocsOptions { set, ..AllDocsOptions::default() });
         query.take(call.query.pairs())?;
-        query.take(json_pairs(object))?;
+        query.take(Param::members(object))?;
         query.finish()
     };
     // All are understood before the first is answered.

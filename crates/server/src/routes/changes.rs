@@ -7,7 +7,7 @@ use crate::functions;
 use crate::query::{ChangesQuery, Feed as Format};
 use crate::reply::{self, Response};
 use crate::routes::server::{etag_of, feed_reply};
-use axum::http::header;
+use axum::http::{Method, header};
 use futures_util::StreamExt as _;
 use serde_json::{Map, Value};
 use settee::adapter::{ChangesBatch, ChangesStream};
@@ -67,7 +67,7 @@ async fn answer(member: &Member, call: &Call, body: Map<String, Value>) -> Resul
         Some(filter) => {
             let body = (!body.is_empty()).then(|| Value::Object(body).to_string());
             let request = functions::request(call, body).await?;
-            let functions = Functions::new(member.db().clone(), call.app.script.clone());
+            let functions = Functions::new(member.db().clone());
             functions.changes(filter, &request, &query.options).await?
         }
     };
@@ -115,12 +115,14 @@ async fn filter(
             Filter::DocIds(Arc::new(ids))
         }
         "_design" => Filter::Design,
+        "_selector" if call.method != Method::POST => {
+            return Err(Error::bad_request("Selector must be specified in POST payload"));
+        }
         "_selector" => match body.get("selector") {
-            None => {
-                let reason = "Selector must be specified in POST payload";
-                return Err(Error::bad_request(reason));
+            Some(selector @ Value::Object(_)) => {
+                Filter::Selector(Arc::new(Selector::parse(selector)?))
             }
-            Some(selector) => Filter::Selector(Arc::new(Selector::parse(selector)?)),
+            _ => return Err(Error::bad_request("Selector error: expected a JSON object")),
         },
         "_view" => {
             let Some(view) = call.query.get("view").filter(|view| !view.is_empty()) else {

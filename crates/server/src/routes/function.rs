@@ -10,16 +10,11 @@ use axum::body::{Body, Bytes};
 use axum::http::header::{self, HeaderName};
 use axum::http::{Method, StatusCode};
 use settee::design::{self, Functions, Target};
-use settee_core::options::GetOptions;
-use settee_core::{Error, ErrorKind, Result};
+use settee_core::{Error, Result};
 use std::sync::Arc;
 
 /// How often a request is rewritten at most, as long as the configuration says nothing.
 const REWRITES: u64 = 100;
-
-fn functions(member: &Member, call: &Call) -> Functions {
-    Functions::new(member.db().clone(), call.app.script.clone())
-}
 
 /// The name of a function, and the rest of the path behind it.
 fn name_and_rest(call: &Call) -> (&str, Option<&str>) {
@@ -31,15 +26,15 @@ fn name_and_rest(call: &Call) -> (&str, Option<&str>) {
 pub(super) async fn show(member: Member, call: Arc<Call>) -> Result<Response> {
     let request = functions::request(&call, call.text().await?).await?;
     let (name, id) = name_and_rest(&call);
-    let functions = functions(&member, &call);
-    respond(&call, functions.show_request(call.param("ddoc"), name, id, &request).await?)
+    let functions = Functions::new(member.db().clone());
+    respond(&call, functions.show(call.param("ddoc"), name, id, &request).await?)
 }
 
 /// `POST`, `PUT /{db}/_design/{ddoc}/_update/{name}[/{id}]`
 pub(super) async fn update(member: Member, call: Arc<Call>) -> Result<Response> {
     let request = functions::request(&call, call.text().await?).await?;
     let (name, id) = name_and_rest(&call);
-    let functions = functions(&member, &call);
+    let functions = Functions::new(member.db().clone());
     let mut update = functions.run_update(call.param("ddoc"), name, id, &request).await?;
     let response = match update.doc.take() {
         None => update.response,
@@ -59,11 +54,8 @@ pub(super) async fn list(member: Member, call: Arc<Call>) -> Result<Response> {
     }
     let request = functions::request(&call, call.text().await?).await?;
     let (name, view) = name_and_rest(&call);
-    let view = view.filter(|view| view.split('/').count() <= 2);
-    let view = view
-        .ok_or_else(|| Error::new(ErrorKind::NotFound, "Invalid path.").with_name("list_error"))?;
-    let functions = functions(&member, &call);
-    let list = functions.list_over(call.param("ddoc"), name, view, &request).await?;
+    let functions = Functions::new(member.db().clone());
+    let list = functions.list(call.param("ddoc"), name, view, &request).await?;
     answer(&call, list.code, &list.headers, Body::from_stream(list.body))
 }
 
@@ -74,12 +66,12 @@ pub(super) async fn rewrite(member: Member, call: Arc<Call>) -> Result<Response>
         return Err(Error::bad_request("Exceeded rewrite recursion limit"));
     }
     let ddoc = call.param("ddoc");
-    let doc = member.db().get(&format!("_design/{ddoc}"), &GetOptions::default()).await?;
+    let rewrites = Functions::new(member.db().clone()).rewrites(ddoc).await?;
     // A rule does not look at the body, which then goes on as it comes.
-    let is_function = doc.body.get("rewrites").is_some_and(|text| text.starts_with('"'));
+    let is_function = rewrites.is_function();
     let body = if is_function { call.text().await? } else { None };
-    let request = functions::request(&call, body.clone()).await?;
-    match functions(&member, &call).rewrite_request(ddoc, &request).await? {
+    let request = functions::request(&call, body).await?;
+    match rewrites.apply(&request).await? {
         Target::Response(response) => respond(&call, response),
         Target::Request(target) => {
             let body = target.body.clone().filter(|_| is_function).map(Bytes::from);

@@ -2,18 +2,18 @@
 
 use crate::auth::access::{DatabaseOwner, Member, Upkeep};
 use crate::call::Call;
-use crate::query::{ViewQuery, json_pairs};
 use crate::related;
 use crate::reply::{self, Response};
 use crate::routes::bulk;
 use axum::body::Bytes;
 use axum::http::{Method, StatusCode};
 use futures_core::Stream;
-use futures_util::{StreamExt as _, stream};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::{Map, Value};
 use settee::adapter::ViewRows;
 use settee_core::document::WriteJson;
 use settee_core::options::ViewOptions;
+use settee_core::parameters::Param;
 use settee_core::wire::TempView;
 use settee_core::{Error, ErrorKind, Result};
 use std::sync::Arc;
@@ -27,7 +27,7 @@ pub(super) async fn view(member: Member, call: Arc<Call>) -> Result<Response> {
             false => Ok(reply::method_not_allowed("POST")),
         };
     }
-    let mut query = ViewQuery::default();
+    let mut options = ViewOptions::default();
     if call.method == Method::POST {
         call.require_json()?;
         let body = call.object().await?;
@@ -36,17 +36,16 @@ pub(super) async fn view(member: Member, call: Arc<Call>) -> Result<Response> {
                 "The `queries` parameter is no longer supported at this endpoint",
             ));
         }
-        query.take(json_pairs(&body))?;
+        options.take_all(Param::members(&body))?;
     }
-    query.take(call.query.pairs())?;
-    let options = finish(query, &call)?;
-    let rows = member.db().view(call.param("ddoc"), path, &options).await?;
+    options.take_all(call.query.pairs())?;
+    limit(&mut options, &call)?;
+    let rows = begun(member.db().view(call.param("ddoc"), path, &options).await?).await?;
     reply::json_stream(write_rows(rows, &options).chain(related::piece("\n")))
 }
 
-/// The options, within the configured limit.
-fn finish(query: ViewQuery, call: &Call) -> Result<ViewOptions> {
-    let mut options = query.finish();
+/// Keeps a query within the configured limit.
+fn limit(options: &mut ViewOptions, call: &Call) -> Result<()> {
     let most = call.live.number("query_server_config", "query_limit", u64::MAX);
     if options.limit.is_some_and(|limit| limit > most) {
         let reason = format!("Limit is too large, must not exceed {most}");
@@ -55,7 +54,7 @@ fn finish(query: ViewQuery, call: &Call) -> Result<ViewOptions> {
     if most < u64::MAX {
         options.limit.get_or_insert(most);
     }
-    Ok(options)
+    Ok(())
 }
 
 async fn several(member: &Member, call: &Call, view: &str) -> Result<Response> {
@@ -66,11 +65,11 @@ async fn several(member: &Member, call: &Call, view: &str) -> Result<Response> {
     let mut answers = Vec::with_capacity(queries.len());
     for query in queries {
         let object = bulk::members_of(query)?;
-        let mut query = ViewQuery::default();
-        query.take(call.query.pairs())?;
-        query.take(json_pairs(object))?;
-        let options = finish(query, call)?;
-        let rows = member.db().view(call.param("ddoc"), view, &options).await?;
+        let mut options = ViewOptions::default();
+        options.take_all(call.query.pairs())?;
+        options.take_all(Param::members(object))?;
+        limit(&mut options, call)?;
+        let rows = begun(member.db().view(call.param("ddoc"), view, &options).await?).await?;
         answers.push((rows, options));
     }
     let results = stream::iter(answers).enumerate().map(|(n, (rows, options))| {
@@ -90,15 +89,15 @@ pub(super) async fn temp_view(owner: DatabaseOwner, call: Arc<Call>) -> Result<R
     }
     call.require_json()?;
     let body = call.object().await?;
-    let (definition, options): (Map<_, _>, Map<_, _>) =
+    let (definition, parameters): (Map<_, _>, Map<_, _>) =
         body.into_iter().partition(|(name, value)| is_definition(name, value));
     let view: TempView = serde_json::from_value(Value::Object(definition))
         .map_err(|error| Error::bad_request(error.to_string()))?;
-    let mut query = ViewQuery::default();
-    query.take(json_pairs(&options))?;
-    query.take(call.query.pairs())?;
-    let options = finish(query, &call)?;
-    let rows = owner.db().temp_view(&view, &options).await?;
+    let mut options = ViewOptions::default();
+    options.take_all(Param::members(&parameters))?;
+    options.take_all(call.query.pairs())?;
+    limit(&mut options, &call)?;
+    let rows = begun(owner.db().temp_view(&view, &options).await?).await?;
     reply::json_stream(write_rows(rows, &options).chain(related::piece("\n")))
 }
 
@@ -123,6 +122,15 @@ pub(super) async fn compact(admin: Upkeep, call: Arc<Call>) -> Result<Response> 
     Ok(reply::ok(StatusCode::ACCEPTED))
 }
 
+/// The rows once the first of them are there: what fails before that, such as a reduction, is an
+/// error with a status.
+async fn begun(mut view: ViewRows) -> Result<ViewRows> {
+    let mut rows = view.rows.fuse();
+    let first = rows.try_next().await?;
+    view.rows = stream::iter(first.map(Ok)).chain(rows).boxed();
+    Ok(view)
+}
+
 /// The answer of a view as CouchDB writes it, one piece for each batch of rows.
 fn write_rows(
     rows: ViewRows,
@@ -131,7 +139,8 @@ fn write_rows(
     let ViewRows { total_rows, offset, update_seq, rows } = rows;
     let mut head = vec![b'{'];
     for (name, number) in [("total_rows", total_rows), ("offset", offset)] {
-        if let Some(number) = number {
+        // Who wants rows in any order is not told where they begin.
+        if let Some(number) = number.filter(|_| options.sorted) {
             head.extend_from_slice(format!("\"{name}\":{number},").as_bytes());
         }
     }

@@ -98,6 +98,10 @@ async fn changes_are_filtered() {
         let reply = root.get(&format!("/db/_changes?filter={query}")).send().await;
         assert_error(&reply, status, error, reason);
     }
+    for body in ["{}", r#"{"selector":1}"#] {
+        let reply = root.post("/db/_changes?filter=_selector").json(body).send().await;
+        assert_error(&reply, 400, "bad_request", "Selector error: expected a JSON object");
+    }
 }
 
 #[tokio::test]

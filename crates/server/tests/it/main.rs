@@ -28,9 +28,11 @@ mod views;
 
 use client::{Client, Reply};
 use serde_json::Value;
-use settee::Couch;
+use settee::local::{Local, LocalOptions};
+use settee::script::JsEngine;
 use settee_server::{Config, ConfigSource, Server};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -59,10 +61,11 @@ impl Site {
         for (section, key, value) in usual.iter().chain(settings) {
             source.overrides.push(((*section).into(), (*key).into(), (*value).into()));
         }
+        let mut options = LocalOptions::default();
+        options.script = Some(Arc::new(JsEngine::new(source.script_options().unwrap())));
         let config = Config::open(source).unwrap();
         config.hash_plain_admins();
-        let couch = Couch::memory().unwrap();
-        let server = Server::new(couch.host().clone(), config);
+        let server = Server::new(Arc::new(Local::memory_with(&options).unwrap()), config);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();

@@ -74,7 +74,7 @@ async fn databases_are_listed_in_order_for_admins() {
     let etag = reply.header("etag").unwrap();
     assert_eq!(root.get("/_all_dbs").header("if-none-match", etag).send().await.status, 304);
     let reply = root.get("/_all_dbs?limit=-1").send().await;
-    assert_error(&reply, 400, "query_parse_error", "Invalid value for positive integer: -1");
+    assert_error(&reply, 400, "query_parse_error", "Invalid value for positive integer: \"-1\"");
 }
 
 #[tokio::test]

@@ -75,22 +75,49 @@ async fn parameters_may_come_in_the_body() {
 async fn parameters_are_checked() {
     let (_site, root) = site().await;
     for (query, name, reason) in [
-        ("limit=-1", "query_parse_error", "Invalid value for positive integer: -1"),
+        ("limit=-1", "query_parse_error", "Invalid value for positive integer: \"-1\""),
         ("limit=x", "query_parse_error", "Invalid value for integer: \"x\""),
         ("stale=maybe", "query_parse_error", "Invalid value for `stale`."),
         ("update=maybe", "query_parse_error", "Invalid value for `update`."),
         ("descending=maybe", "query_parse_error", "Invalid boolean parameter: \"maybe\""),
         ("startkey=x", "bad_request", "invalid UTF-8 JSON"),
-        ("keys=3", "bad_request", "`keys` parameter must be an array."),
+        ("limit=", "query_parse_error", "Invalid value for integer: []"),
+        ("keys=3", "query_parse_error", "`keys` must be an array of strings."),
+        ("keys=null", "query_parse_error", "`keys` must be an array of strings."),
         ("group=true", "query_parse_error", "Invalid use of grouping on a map view."),
     ] {
         let reply = root.get(&format!("/db/_design/d/_view/by_n?{query}")).send().await;
         assert_error(&reply, 400, name, reason);
     }
+    for (body, name, reason) in [
+        (r#"{"keys":"x"}"#, "bad_request", "`keys` member must be an array."),
+        (r#"{"limit":"1"}"#, "query_parse_error", "Invalid value for integer: <<\"1\">>"),
+        (r#"{"limit":-1}"#, "query_parse_error", "Invalid value for positive integer: -1"),
+        (r#"{"descending":1}"#, "query_parse_error", "Invalid boolean parameter: 1"),
+    ] {
+        let reply = root.post("/db/_design/d/_view/by_n").json(body).send().await;
+        assert_error(&reply, 400, name, reason);
+    }
+    let reply = root.post("/db/_design/d/_view/by_n/queries").json(r#"{"queries":1}"#).send().await;
+    assert_error(&reply, 400, "bad_request", "`queries` member must be an array.");
+    let unsorted = root.value("/db/_design/d/_view/by_n?sorted=false&limit=1").await;
+    assert_eq!((unsorted.get("total_rows"), unsorted["rows"].as_array().unwrap().len()), (None, 1));
     let reply = root.get("/db/_design/d/_view/none").send().await;
     assert_error(&reply, 404, "not_found", "missing_named_view");
     let reply = root.get("/db/_design/none/_view/v").send().await;
     assert_error(&reply, 404, "not_found", "missing");
+}
+
+#[tokio::test]
+async fn a_reduction_that_fails_has_a_status() {
+    let (_site, root) = site().await;
+    let design = r#"{"views": {"v": {"map": "function(doc) { emit(doc._id, 'text') }",
+        "reduce": "_stats"}}}"#;
+    root.put("/db/_design/stats").json(&design.replace('\n', " ")).send().await;
+    for query in ["", "?group=true"] {
+        let reply = root.get(&format!("/db/_design/stats/_view/v{query}")).send().await;
+        assert_eq!((reply.status, &reply.value()["error"]), (500, &value!("invalid_value")));
+    }
 }
 
 #[tokio::test]

@@ -163,9 +163,11 @@ impl Functions {
     ) -> Result<Vec<bool>> {
         let results = match filter {
             ChangesFilter::Function { name, .. } => {
-                self.engine.filter(source, name, docs, request).await?
+                self.db.script()?.filter(source, name, docs, request).await?
             }
-            ChangesFilter::View { name, .. } => self.engine.filter_view(source, name, docs).await?,
+            ChangesFilter::View { name, .. } => {
+                self.db.script()?.filter_view(source, name, docs).await?
+            }
         };
         let passes = results.into_iter().map(|passes| {
             passes.unwrap_or_else(|error| {

@@ -4,9 +4,8 @@
 //! out as it comes. Neither gets ahead of the other: the thread waits in [`Pipe`] until whoever reads
 //! the response comes for more.
 
-use super::options::view_options;
-use super::{Functions, Request, Response, Stub, split_path};
-use crate::adapter::{ByteStream, ViewRows};
+use super::{Functions, Rendered, Request, Response, parameters};
+use crate::adapter::ViewRows;
 use crate::script::ListIo;
 use bytes::Bytes;
 use futures_channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
@@ -14,85 +13,41 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::{Map, Value, json};
 use settee_core::document::WriteJson;
 use settee_core::options::{DocSet, ViewOptions};
+use settee_core::parameters::Param;
 use settee_core::wire::ViewRow;
 use settee_core::{Error, ErrorKind, Result};
 use std::sync::mpsc;
 
-/// A response that a list function makes while it is read.
-pub struct ListResponse {
-    /// The status.
-    pub code: u16,
-    /// The headers.
-    pub headers: Vec<(String, String)>,
-    /// The body.
-    pub body: ByteStream,
-}
-
-impl std::fmt::Debug for ListResponse {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ListResponse")
-            .field("code", &self.code)
-            .field("headers", &self.headers)
-            .finish_non_exhaustive()
-    }
-}
-
-impl ListResponse {
-    /// Waits for the whole body.
-    ///
-    /// # Errors
-    ///
-    /// Whatever the function throws after it has begun.
-    pub async fn collect(self) -> Result<Response> {
-        let mut body = Vec::new();
-        let mut chunks = self.body;
-        while let Some(chunk) = chunks.try_next().await? {
-            body.extend_from_slice(&chunk);
-        }
-        Ok(Response { code: self.code, headers: self.headers, body: body.into() })
-    }
-}
-
 impl Functions {
-    /// Calls a list function over a view: `ddoc/function/view`, or `ddoc/function/other/view` for a
-    /// view of another design document. The view may be `_all_docs`. Its options are the query's
-    /// parameters, and the members of a body in JSON.
-    ///
-    /// # Errors
-    ///
-    /// `NotFound` if there is no such design document, view or function, `QueryParse` for options
-    /// that make no sense, and whatever the function throws before its first output.
-    pub async fn list(&self, path: &str, stub: &Stub) -> Result<ListResponse> {
-        let (ddoc, name, view) = split_path(path, "list")?;
-        let bad_path = || Error::new(ErrorKind::NotFound, "Bad path.").with_name("list_error");
-        let request = stub.request(self.path(ddoc, "_list", name, view), "GET")?;
-        self.list_over(ddoc, name, view.ok_or_else(bad_path)?, &request).await
-    }
-
     /// Answers `/{db}/_design/{ddoc}/_list/{name}/{view}`, where the view may be `other/view` of
     /// another design document.
     ///
     /// # Errors
     ///
-    /// As [`list`](Functions::list).
-    pub async fn list_over(
+    /// As [`Database::list`](crate::Database::list).
+    pub async fn list(
         &self,
         ddoc: &str,
         name: &str,
-        view: &str,
+        view: Option<&str>,
         request: &Request,
-    ) -> Result<ListResponse> {
+    ) -> Result<Rendered> {
+        let view = view.filter(|view| view.split('/').count() <= 2);
+        let view = view.ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, "Invalid path.").with_name("list_error")
+        })?;
         let (other, view) = view.split_once('/').unwrap_or((ddoc, view));
-        let mut parameters = request.query.clone();
+        let mut options = ViewOptions::default();
         if let Some(body) = &request.body {
             let content_type = request.header("Content-Type").unwrap_or("application/json");
             let members = Some(body).filter(|_| content_type.starts_with("application/json"));
             let members = members.and_then(|body| serde_json::from_str::<Map<_, _>>(body).ok());
-            parameters.extend(members.ok_or_else(|| Error::bad_request("invalid_json"))?);
+            let members = members.ok_or_else(|| Error::bad_request("invalid_json"))?;
+            options.take_all(Param::members(&members))?;
         }
-        let options = view_options(&parameters)?;
+        options.take_all(parameters(&request.query))?;
         let rows = self.rows(other, view, &options).await?;
-        self.list_request(ddoc, name, rows, options.include_docs, request).await
+        self.list_rows(ddoc, name, rows, options.include_docs, request).await
     }
 
     /// The rows of a view or of `_all_docs`.
@@ -108,25 +63,25 @@ impl Functions {
         crate::view::listing(&*self.db, DocSet::All, options.clone()).await
     }
 
-    /// Answers `/{db}/_design/{ddoc}/_list/{name}/…` with the rows given.
+    /// Calls a list function with the rows given.
     ///
     /// # Errors
     ///
     /// As [`list`](Functions::list).
-    pub async fn list_request(
+    pub async fn list_rows(
         &self,
         ddoc: &str,
         name: &str,
         rows: ViewRows,
         include_docs: bool,
         request: &Request,
-    ) -> Result<ListResponse> {
+    ) -> Result<Rendered> {
         let design = self.open(ddoc).await?;
         let object = self.request_object(request, None).await?;
         let (events, receiver) = unbounded();
         let (answer, answers) = mpsc::channel();
         let pipe = Pipe { events, answers, rows: Vec::new().into_iter() };
-        self.engine.list(&design.source, name, head(&rows), object, Box::new(pipe));
+        self.db.script()?.list(&design.source, name, head(&rows), object, Box::new(pipe));
         let outside = Outside { events: receiver, answer, rows: Some(rows), include_docs };
         outside.start().await
     }
@@ -259,13 +214,13 @@ impl Outside {
     }
 
     /// Waits for the head of the response.
-    async fn start(mut self) -> Result<ListResponse> {
+    async fn start(mut self) -> Result<Rendered> {
         let response = match self.step().await? {
             Step::Started(response) => response,
             Step::Output(_) | Step::Ended => "{}".to_owned(),
         };
-        let mut response = Response::parse(&response, 200)?;
-        response.set_header("Vary", "Accept");
+        // As in CouchDB, which takes a list for JSON unless it says otherwise.
+        let response = Response::parse(&response, 200, "application/json")?;
         let first = response.body;
         let first = stream::iter(Some(first).filter(|body| !body.is_empty()).map(Ok));
         let rest = stream::try_unfold(self, |mut outside| async move {
@@ -276,6 +231,6 @@ impl Outside {
             }
         });
         let body = first.chain(rest).boxed();
-        Ok(ListResponse { code: response.code, headers: response.headers, body })
+        Ok(Rendered { code: response.code, headers: response.headers, body })
     }
 }

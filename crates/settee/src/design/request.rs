@@ -126,7 +126,7 @@ impl Stub {
             request.method = "POST".to_owned();
         }
         for (name, value) in &self.headers {
-            request.set_header(&canonical(name), value);
+            request.set_header(&header_name(name), value);
         }
         Ok(request)
     }
@@ -242,8 +242,8 @@ pub(super) fn encode(parameters: &Map<String, Value>) -> String {
     pairs.collect::<Vec<_>>().join("&")
 }
 
-/// `content-type` as `Content-Type`.
-fn canonical(name: &str) -> String {
+/// `content-type` as `Content-Type`, as functions are used to it.
+pub fn header_name(name: &str) -> String {
     if name.eq_ignore_ascii_case("x-couchdb-requested-path") {
         return name.to_owned();
     }

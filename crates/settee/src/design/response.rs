@@ -1,11 +1,16 @@
 //! What functions return.
 
+use crate::adapter::ByteStream;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::{Map, Value};
 use settee_core::{Error, ErrorKind, Result};
 use std::fmt::Write as _;
+
+/// What a response is if its function does not say.
+pub(super) const HTML: &str = "text/html; charset=utf-8";
 
 /// A response that a function made, complete.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,13 +23,71 @@ pub struct Response {
     pub body: Bytes,
 }
 
+/// A response whose body comes as it is read.
+pub struct Rendered {
+    /// The status.
+    pub code: u16,
+    /// The headers.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: ByteStream,
+}
+
+impl std::fmt::Debug for Rendered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rendered")
+            .field("code", &self.code)
+            .field("headers", &self.headers)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Rendered {
+    /// A header's value.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        find(&self.headers, name)
+    }
+
+    /// Waits for the whole body.
+    ///
+    /// # Errors
+    ///
+    /// Whatever goes wrong after the response has begun.
+    pub async fn collect(self) -> Result<Response> {
+        let mut chunks = self.body;
+        let mut body = chunks.try_next().await?.unwrap_or_default();
+        if let Some(second) = chunks.try_next().await? {
+            let mut whole = Vec::from(body);
+            whole.extend_from_slice(&second);
+            while let Some(chunk) = chunks.try_next().await? {
+                whole.extend_from_slice(&chunk);
+            }
+            body = whole.into();
+        }
+        Ok(Response { code: self.code, headers: self.headers, body })
+    }
+}
+
+impl From<Response> for Rendered {
+    fn from(response: Response) -> Rendered {
+        let Response { code, headers, body } = response;
+        let body = stream::iter(Some(body).filter(|body| !body.is_empty()).map(Ok)).boxed();
+        Rendered { code, headers, body }
+    }
+}
+
+fn find<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    let found = headers.iter().find(|(other, _)| other.eq_ignore_ascii_case(name));
+    found.map(|(_, value)| value.as_str())
+}
+
 impl Response {
     /// Reads a response object: `code` unless it is the usual one, `headers`, and one of `body`,
-    /// `json` and `base64`.
-    pub(super) fn parse(text: &str, code: u16) -> Result<Response> {
+    /// `json` and `base64`. `media_type` is what the content is if nothing says so.
+    pub(super) fn parse(text: &str, code: u16, media_type: &'static str) -> Result<Response> {
         let object: Map<String, Value> = serde_json::from_str(text).map_err(Error::internal)?;
         let mut response = Response { code, headers: Vec::new(), body: Bytes::new() };
-        let mut media_type = "text/html; charset=utf-8";
+        let mut media_type = media_type;
         for (name, value) in &object {
             match (name.as_str(), value) {
                 ("code", Value::Number(code)) => {
@@ -38,7 +101,7 @@ impl Response {
                     response.body = format!("{value}\n").into();
                 }
                 ("body", Value::String(body)) => {
-                    media_type = "text/html; charset=utf-8";
+                    media_type = HTML;
                     response.body = body.clone().into();
                 }
                 ("base64", Value::String(content)) => {
@@ -60,8 +123,7 @@ impl Response {
 
     /// A header's value.
     pub fn header(&self, name: &str) -> Option<&str> {
-        let found = self.headers.iter().find(|(other, _)| other.eq_ignore_ascii_case(name));
-        found.map(|(_, value)| value.as_str())
+        find(&self.headers, name)
     }
 
     pub(super) fn set_header(&mut self, name: &str, value: &str) {

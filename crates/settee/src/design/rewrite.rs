@@ -1,8 +1,7 @@
 //! Rewrites: other paths for what a database can do.
 
-use super::options::view_options;
 use super::request::{encode, escape, plain};
-use super::{Functions, Request, Response, Stub};
+use super::{Design, FunctionPath, Functions, Rendered, Request, Response, Stub, parameters};
 use crate::adapter::ViewRows;
 use futures_util::TryStreamExt;
 use percent_encoding::percent_decode_str;
@@ -43,21 +42,18 @@ fn rewrite_error(kind: ErrorKind, reason: &'static str) -> Error {
     Error::new(kind, reason).with_name("rewrite_error")
 }
 
-impl Functions {
-    /// What a path below a design document is rewritten to: `ddoc/path`. Nothing is executed.
-    ///
-    /// # Errors
-    ///
-    /// `NotFound` if no rule fits or the rules lead nowhere, and as [`rewrite`](Functions::rewrite)
-    /// for rules that make no sense.
-    pub async fn rewrite_target(&self, path: &str, stub: &Stub) -> Result<Target> {
-        let path = path.strip_prefix("_design/").unwrap_or(path);
-        let (ddoc, rest) = path.split_once('/').unwrap_or((path, ""));
-        let rest = Some(rest).filter(|rest| !rest.is_empty());
-        let mut segments = self.path(ddoc, "_rewrite", "", rest);
-        segments.remove(4);
-        let request = stub.request(segments, "GET")?;
-        self.resolve(ddoc, &request, Reach::Server).await
+/// What a design document says about rewriting, read.
+#[derive(Debug)]
+pub struct Rewrites {
+    functions: Functions,
+    ddoc: String,
+    design: Design,
+}
+
+impl Rewrites {
+    /// Whether a function rewrites, which may look at the request's body, and not rules.
+    pub fn is_function(&self) -> bool {
+        self.design.doc.body.get("rewrites").is_some_and(|text| text.starts_with('"'))
     }
 
     /// What `/{db}/_design/{ddoc}/_rewrite/…` is rewritten to: a request within the database, unless
@@ -65,16 +61,16 @@ impl Functions {
     ///
     /// # Errors
     ///
-    /// As [`rewrite_target`](Functions::rewrite_target); `NotFound` too for rules that lead out of
-    /// the database.
-    pub async fn rewrite_request(&self, ddoc: &str, request: &Request) -> Result<Target> {
-        self.resolve(ddoc, request, Reach::Database).await
+    /// As [`Database::rewrite_target`](crate::Database::rewrite_target); `NotFound` too for rules that
+    /// lead out of the database.
+    pub async fn apply(&self, request: &Request) -> Result<Target> {
+        self.resolve(request, Reach::Database).await
     }
 
-    async fn resolve(&self, ddoc: &str, request: &Request, reach: Reach) -> Result<Target> {
-        let design = self.open(ddoc).await?;
-        let place = Place { db: self.db.name(), ddoc, request };
-        match design.doc.get("rewrites") {
+    async fn resolve(&self, request: &Request, reach: Reach) -> Result<Target> {
+        let db = &self.functions.db;
+        let place = Place { db: db.name(), ddoc: &self.ddoc, request };
+        match self.design.doc.get("rewrites") {
             None | Some(Value::Null) => Err(rewrite_error(ErrorKind::NotFound, "Invalid path.")),
             Some(Value::Array(rules)) => {
                 let rules = rules.iter().map(|rule| Rule::read(rule, reach));
@@ -83,8 +79,8 @@ impl Functions {
                 target.ok_or_else(Error::missing)?.map(|target| Target::Request(Box::new(target)))
             }
             Some(Value::String(_)) => {
-                let object = request.to_short_json(&self.db.security().await?)?;
-                match self.engine.rewrite(&design.source, object).await? {
+                let object = request.to_short_json(&db.security().await?)?;
+                match db.script()?.rewrite(&self.design.source, object).await? {
                     None => Err(rewrite_error(ErrorKind::NotFound, "Invalid path.")),
                     Some(result) => place.take(&result),
                 }
@@ -95,25 +91,36 @@ impl Functions {
             )),
         }
     }
+}
 
-    /// Rewrites a path below a design document (`ddoc/path`) and does what it is rewritten to:
-    /// reading and writing documents, reading attachments, and calling functions and views.
+impl Functions {
+    /// Reads what a design document says about rewriting; `ddoc` comes without `_design/`.
     ///
     /// # Errors
     ///
-    /// As [`rewrite_target`](Functions::rewrite_target) and what is called; `MethodNotAllowed` and
-    /// `NotImplemented` for what cannot be called so; 400 `rewrite_error` if the rules are no rules,
-    /// and 500 `invalid_rewrite_target` if one leads nowhere.
-    pub async fn rewrite(&self, path: &str, stub: &Stub) -> Result<Response> {
-        let mut target = self.rewrite_target(path, stub).await?;
+    /// `NotFound` if there is no such design document.
+    pub async fn rewrites(&self, ddoc: &str) -> Result<Rewrites> {
+        let design = self.open(ddoc).await?;
+        Ok(Rewrites { functions: self.clone(), ddoc: ddoc.to_owned(), design })
+    }
+
+    /// What a path below a design document is rewritten to.
+    pub(super) async fn rewrite_target(&self, path: &FunctionPath, stub: &Stub) -> Result<Target> {
+        let request = path.request(self.db.name(), stub)?;
+        self.rewrites(&path.ddoc).await?.resolve(&request, Reach::Server).await
+    }
+
+    /// Does what a request below a design document is rewritten to.
+    pub(super) async fn rewrite(&self, ddoc: &str, request: &Request) -> Result<Rendered> {
+        let mut target = self.rewrites(ddoc).await?.resolve(request, Reach::Server).await?;
         for _ in 0..LIMIT {
             let request = match target {
-                Target::Response(response) => return Ok(response),
+                Target::Response(response) => return Ok(response.into()),
                 Target::Request(request) => request,
             };
             match request.path.get(1..4) {
                 Some([design, ddoc, rewrite]) if design == "_design" && rewrite == "_rewrite" => {
-                    target = self.resolve(ddoc, &request, Reach::Server).await?;
+                    target = self.rewrites(ddoc).await?.resolve(&request, Reach::Server).await?;
                 }
                 _ => return self.execute(&request).await,
             }
@@ -122,7 +129,7 @@ impl Functions {
     }
 
     /// Does what a request asks for.
-    async fn execute(&self, request: &Request) -> Result<Response> {
+    async fn execute(&self, request: &Request) -> Result<Rendered> {
         let path: Vec<&str> = request.path.iter().map(String::as_str).collect();
         let [db, path @ ..] = &path[..] else { return Err(method_not_allowed(request)) };
         if *db != self.db.name() {
@@ -131,18 +138,14 @@ impl Functions {
         }
         match path {
             ["_design", ddoc, "_show", name, id @ ..] => {
-                self.show_request(ddoc, name, joined(id).as_deref(), request).await
+                Ok(self.show(ddoc, name, joined(id).as_deref(), request).await?.into())
             }
             ["_design", ddoc, "_update", name, id @ ..] => {
-                let id = joined(id);
-                let options = WriteOptions::default();
-                self.update_request(ddoc, name, id.as_deref(), request, &options).await
+                let (id, options) = (joined(id), WriteOptions::default());
+                Ok(self.update(ddoc, name, id.as_deref(), request, &options).await?.into())
             }
-            ["_design", ddoc, "_list", name, other @ .., view] if other.len() < 2 => {
-                let options = view_options(&request.query)?;
-                let rows = self.rows(other.first().unwrap_or(ddoc), view, &options).await?;
-                let list = self.list_request(ddoc, name, rows, options.include_docs, request);
-                list.await?.collect().await
+            ["_design", ddoc, "_list", name, view @ ..] => {
+                self.list(ddoc, name, joined(view).as_deref(), request).await
             }
             ["_design", ddoc, "_view", view] => self.view_response(ddoc, view, request).await,
             ["_all_docs"] => self.view_response("", "_all_docs", request).await,
@@ -160,13 +163,14 @@ impl Functions {
         }
     }
 
-    async fn view_response(&self, ddoc: &str, view: &str, request: &Request) -> Result<Response> {
-        let options = view_options(&request.query)?;
+    async fn view_response(&self, ddoc: &str, view: &str, request: &Request) -> Result<Rendered> {
+        let mut options = ViewOptions::default();
+        options.take_all(parameters(&request.query))?;
         let rows = self.rows(ddoc, view, &options).await?;
         Ok(json_response(200, collect(rows, &options).await?))
     }
 
-    async fn document(&self, id: &str, request: &Request) -> Result<Response> {
+    async fn document(&self, id: &str, request: &Request) -> Result<Rendered> {
         let rev = request.query.get("rev").map(plain).map(|rev| rev.parse::<Rev>()).transpose()?;
         match request.method.as_str() {
             "GET" | "HEAD" => {
@@ -189,25 +193,20 @@ impl Functions {
         }
     }
 
-    async fn write(&self, doc: Document, code: u16) -> Result<Response> {
+    async fn write(&self, doc: Document, code: u16) -> Result<Rendered> {
         let saved = self.db.put(doc, None, &WriteOptions::default()).await?;
         let mut out = Vec::new();
         saved.write_json(&mut out);
         Ok(json_response(code, String::from_utf8(out).map_err(Error::internal)?))
     }
 
-    async fn attachment(&self, id: &str, name: &str, request: &Request) -> Result<Response> {
+    async fn attachment(&self, id: &str, name: &str, request: &Request) -> Result<Rendered> {
         if !["GET", "HEAD"].contains(&request.method.as_str()) {
             return Err(method_not_allowed(request));
         }
         let reader = self.db.attachment(id, name, &AttachmentOptions::default()).await?;
-        let mut body = Vec::new();
-        let mut chunks = reader.body;
-        while let Some(chunk) = chunks.try_next().await? {
-            body.extend_from_slice(&chunk);
-        }
         let headers = vec![("Content-Type".to_owned(), reader.content_type)];
-        Ok(Response { code: 200, headers, body: body.into() })
+        Ok(Rendered { code: 200, headers, body: reader.body })
     }
 }
 
@@ -219,9 +218,9 @@ fn method_not_allowed(request: &Request) -> Error {
     Error::new(ErrorKind::MethodNotAllowed, format!("method '{}' not allowed.", request.method))
 }
 
-fn json_response(code: u16, text: String) -> Response {
+fn json_response(code: u16, text: String) -> Rendered {
     let headers = vec![("Content-Type".to_owned(), "application/json".to_owned())];
-    Response { code, headers, body: format!("{text}\n").into() }
+    Response { code, headers, body: format!("{text}\n").into() }.into()
 }
 
 /// The answer of a view as CouchDB writes it.

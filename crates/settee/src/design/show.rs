@@ -1,28 +1,17 @@
 //! Shows: a document as anything.
 
-use super::{Functions, Request, Response, Stub, split_path, text_of};
+use super::response::HTML;
+use super::{Functions, Request, Response, text_of};
 use md5::{Digest as _, Md5};
 use settee_core::{Document, Result};
 
 impl Functions {
-    /// Calls a show function: `ddoc/function` or `ddoc/function/docid`.
-    ///
-    /// # Errors
-    ///
-    /// `NotFound` if there is no such design document or function, `NotAcceptable` if the function
-    /// provides no type that the request accepts, and whatever the function throws.
-    pub async fn show(&self, path: &str, stub: &Stub) -> Result<Response> {
-        let (ddoc, name, id) = split_path(path, "show")?;
-        let request = stub.request(self.path(ddoc, "_show", name, id), "GET")?;
-        self.show_request(ddoc, name, id, &request).await
-    }
-
     /// Answers `/{db}/_design/{ddoc}/_show/{name}[/{id}]`.
     ///
     /// # Errors
     ///
-    /// As [`show`](Functions::show).
-    pub async fn show_request(
+    /// As [`Database::show`](crate::Database::show).
+    pub async fn show(
         &self,
         ddoc: &str,
         name: &str,
@@ -38,8 +27,8 @@ impl Functions {
         }
         let object = self.request_object(request, id).await?;
         let text = text_of(doc.as_ref());
-        let response = self.engine.show(&design.source, name, text, object).await?;
-        let mut response = Response::parse(&response, 200)?;
+        let response = self.db.script()?.show(&design.source, name, text, object).await?;
+        let mut response = Response::parse(&response, 200, HTML)?;
         // The function would have to run for its own tag to be known.
         response.set_header("ETag", &etag);
         response.set_header("Vary", "Accept");
@@ -55,22 +44,6 @@ impl Functions {
         let info = self.db.info().await?;
         let security = self.db.security().await?;
         request.to_json(&info, &security, id)
-    }
-
-    /// The path of a call.
-    pub(super) fn path(
-        &self,
-        ddoc: &str,
-        kind: &str,
-        name: &str,
-        rest: Option<&str>,
-    ) -> Vec<String> {
-        let fixed = [self.db.name(), "_design", ddoc, kind, name];
-        fixed
-            .into_iter()
-            .chain(rest.into_iter().flat_map(|rest| rest.split('/')))
-            .map(str::to_owned)
-            .collect()
     }
 }
 

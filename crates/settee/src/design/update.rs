@@ -1,32 +1,21 @@
 //! Updates: documents made from requests.
 
 use super::request::escape;
-use super::{Functions, Request, Response, Stub, split_path, text_of};
+use super::response::HTML;
+use super::{Functions, Request, Response, text_of};
 use settee_core::json::Limits;
 use settee_core::options::WriteOptions;
 use settee_core::wire::Saved;
 use settee_core::{Document, Error, ErrorKind, Result};
 
 impl Functions {
-    /// Calls an update function, and saves the document that it returns: `ddoc/function` or
-    /// `ddoc/function/docid`.
-    ///
-    /// # Errors
-    ///
-    /// As [`show`](Functions::show), and as [`put`](crate::Database::put) for the document.
-    pub async fn update(&self, path: &str, stub: &Stub) -> Result<Response> {
-        let (ddoc, name, id) = split_path(path, "update")?;
-        let request = stub.request(self.path(ddoc, "_update", name, id), "POST")?;
-        self.update_request(ddoc, name, id, &request, &WriteOptions::default()).await
-    }
-
     /// Answers `/{db}/_design/{ddoc}/_update/{name}[/{id}]`, and writes the document that comes of
     /// it.
     ///
     /// # Errors
     ///
-    /// As [`update`](Functions::update).
-    pub async fn update_request(
+    /// As [`Database::run_update`](crate::Database::run_update).
+    pub async fn update(
         &self,
         ddoc: &str,
         name: &str,
@@ -57,9 +46,9 @@ impl Functions {
         let doc = self.read(id).await?;
         let object = self.request_object(request, id).await?;
         let text = text_of(doc.as_ref());
-        let result = self.engine.update(&design.source, name, text, object).await?;
+        let result = self.db.script()?.update(&design.source, name, text, object).await?;
         let usual = if result.doc.is_some() { 201 } else { 200 };
-        let response = Response::parse(&result.response, usual)?;
+        let response = Response::parse(&result.response, usual, HTML)?;
         let parse = |doc: String| Document::parse(doc.as_bytes(), &Limits::default());
         let doc = result.doc.map(parse).transpose()?;
         if doc.as_ref().is_some_and(|doc| doc.id.is_none()) {

@@ -1,7 +1,8 @@
 //! Validation: design documents that say who may write what.
 
-use super::check_language;
-use super::request::UserCtx;
+use super::request::{Stub, UserCtx};
+use super::{FunctionPath, Functions, Rendered, check_language};
+use crate::Database;
 use crate::adapter::{
     Adapter, AttachmentReader, ByteStream, ChangesStream, Location, Parts, Rows, ViewRows,
 };
@@ -33,9 +34,9 @@ const REMEMBERED: usize = 1000;
 type Known = HashMap<(String, String), (Rev, Option<DesignSource>)>;
 
 /// Knows the validation functions of databases, so that a write does not have to read them each
-/// time. One serves any number of databases.
+/// time. One serves any number of databases of one place.
+#[derive(Default)]
 pub struct Validator {
-    engine: Arc<dyn ScriptEngine>,
     known: Mutex<Known>,
 }
 
@@ -46,11 +47,6 @@ impl fmt::Debug for Validator {
 }
 
 impl Validator {
-    /// Runs validation functions with an engine.
-    pub fn new(engine: Arc<dyn ScriptEngine>) -> Validator {
-        Validator { engine, known: Mutex::default() }
-    }
-
     /// The validation functions of a database.
     async fn functions(&self, db: &dyn Adapter) -> Result<Vec<DesignSource>> {
         let options = AllDocsOptions { set: DocSet::Design, ..AllDocsOptions::default() };
@@ -95,6 +91,51 @@ fn read_function(db: &str, id: &str, doc: &Document) -> Result<Option<DesignSour
     let language = doc.body.get("language").and_then(json::string);
     check_language(language.as_deref())?;
     Ok(Some(DesignSource::new(db, id, doc.to_json())))
+}
+
+/// For whom validation functions judge, and whether they do.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Validation {
+    /// Who writes, if it is not [`UserCtx::admin`].
+    pub user: Option<UserCtx>,
+    /// Instead of the database's security object.
+    pub security: Option<Security>,
+    /// Judge even what is written to a server, which judges by itself.
+    pub check_remote: bool,
+}
+
+impl Database {
+    /// The database with a say for its design documents: all `validate_doc_update` functions must let
+    /// a write pass, single and in bulk, of attachments, and of update functions.
+    ///
+    /// A server asks them by itself, so writes to one are as ever unless `check_remote` says otherwise.
+    ///
+    /// ```
+    /// # #[cfg(feature = "js")]
+    /// # futures_executor::block_on(async {
+    /// # let db = settee::Couch::memory()?.create("people").await?;
+    /// use settee::design::{UserCtx, Validation};
+    ///
+    /// let rule = "function(doc, old, user) { if (!user.name) throw({unauthorized: 'log in'}) }";
+    /// db.put(serde_json::json!({"_id": "_design/rules", "validate_doc_update": rule})).await?;
+    ///
+    /// let nobody = UserCtx { name: None, roles: vec![], ..UserCtx::admin("people") };
+    /// let db = db.validating(Validation { user: Some(nobody), ..Validation::default() });
+    /// let error = db.put(r#"{"_id": "ada"}"#).await.unwrap_err();
+    /// assert_eq!((error.status(), error.reason()), (401, "log in"));
+    /// # Ok::<(), settee::Error>(()) }).unwrap();
+    /// ```
+    #[must_use]
+    pub fn validating(&self, validation: Validation) -> Database {
+        let Validation { user, security, check_remote } = validation;
+        if self.adapter().judges_writes() && !check_remote {
+            return self.clone();
+        }
+        let user = user.unwrap_or_else(|| UserCtx::admin(self.name()));
+        let mut judged = Validating::new(Arc::clone(self.adapter()), Arc::default(), user);
+        judged.security = security;
+        Database::new(self.couch().clone(), Arc::new(judged))
+    }
 }
 
 /// A database whose design documents have a say in what is written: as the database, but every write
@@ -207,11 +248,12 @@ impl Validating {
             None => self.inner.security().await?,
         };
         let security = serde_json::to_string(&security).map_err(Error::internal)?;
+        let engine = self.inner.script()?;
         for function in functions {
             asked.retain(|(n, _)| verdicts[*n].is_ok());
             let texts = asked.iter().map(|(_, edit)| edit.clone()).collect();
             let (user, security) = (user.clone(), security.clone());
-            let results = self.validator.engine.validate(function, texts, user, security).await;
+            let results = engine.validate(function, texts, user, security).await;
             for ((n, _), result) in asked.iter().zip(results) {
                 verdicts[*n] = result;
             }
@@ -359,6 +401,18 @@ impl Adapter for Validating {
         self.inner.delete_attachment(id, name, rev).await
     }
 
+    // What an update function makes is to be judged too.
+    async fn call_function(&self, path: &FunctionPath, stub: &Stub) -> Result<Rendered> {
+        let mut stub = stub.clone();
+        stub.user.get_or_insert_with(|| self.user.clone());
+        stub.security = stub.security.or_else(|| self.security.clone());
+        Functions::new(Arc::new(self.clone())).call(path, &stub).await
+    }
+
+    fn judges_writes(&self) -> bool {
+        true
+    }
+
     // All else is the database's.
 
     fn name(&self) -> &str {
@@ -477,6 +531,10 @@ impl Adapter for Validating {
 
     async fn design_info(&self, ddoc: &str) -> Result<DesignInfo> {
         self.inner.design_info(ddoc).await
+    }
+
+    fn script(&self) -> Result<Arc<dyn ScriptEngine>> {
+        self.inner.script()
     }
 
     async fn compact_views(&self, ddoc: &str) -> Result<()> {

@@ -12,7 +12,8 @@ use crate::adapter::{
     Adapter, AttachmentReader, ByteStream, ChangesStream, DbUpdateKind, Location, Parts, Rows,
     ViewRows, store_durability,
 };
-use crate::design::Functions;
+use crate::design::{FunctionPath, Functions, Rendered, Stub};
+use crate::script::ScriptEngine;
 use crate::views;
 use async_trait::async_trait;
 use futures_core::stream::BoxStream;
@@ -345,10 +346,7 @@ impl Adapter for LocalDatabase {
 
     async fn changes(&self, options: &ChangesOptions) -> settee_core::Result<ChangesStream> {
         if let Filter::Function(function) = &options.filter {
-            let script = self.inner.views.functions.script("javascript")?.clone();
-            return Functions::new(Arc::new(self.clone()), script)
-                .filtered(function, options)
-                .await;
+            return Functions::new(Arc::new(self.clone())).filtered(function, options).await;
         }
         Ok(changes::changes(&self.inner, self.shared()?, options.clone())?)
     }
@@ -578,6 +576,18 @@ impl Adapter for LocalDatabase {
 
     async fn design_info(&self, ddoc: &str) -> settee_core::Result<DesignInfo> {
         Ok(views::info(&self.inner, &*self.shared()?, ddoc)?)
+    }
+
+    async fn call_function(
+        &self,
+        path: &FunctionPath,
+        stub: &Stub,
+    ) -> settee_core::Result<Rendered> {
+        Functions::new(Arc::new(self.clone())).call(path, stub).await
+    }
+
+    fn script(&self) -> settee_core::Result<Arc<dyn ScriptEngine>> {
+        self.inner.views.functions.script("javascript").cloned()
     }
 
     async fn compact_views(&self, ddoc: &str) -> settee_core::Result<()> {

@@ -99,7 +99,16 @@ impl Local {
 
     /// A place in memory, gone when the last handle is.
     pub fn memory() -> settee_core::Result<Local> {
-        Ok(Local::with_store(Store::memory(), &LocalOptions::default())?)
+        Local::memory_with(&LocalOptions::default())
+    }
+
+    /// A place in memory, with options: those that are not the store's.
+    ///
+    /// # Errors
+    ///
+    /// Those of the random source.
+    pub fn memory_with(options: &LocalOptions) -> settee_core::Result<Local> {
+        Ok(Local::with_store(Store::memory(), options)?)
     }
 
     fn with_store(store: Store, options: &LocalOptions) -> Result<Local> {

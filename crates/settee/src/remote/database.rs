@@ -4,10 +4,11 @@
 use super::http::{Call, Http, Payload, Repeat, Response, bad_reply};
 use super::rows::{Listing, RowReader};
 use super::url::{PathQuery, encode, encode_id};
-use super::{changes, multipart, write};
+use super::{changes, function, multipart, write};
 use crate::adapter::{
     Adapter, AttachmentReader, ByteStream, ChangesStream, Location, Parts, Rows, ViewRows,
 };
+use crate::design::{FunctionPath, Rendered, Stub};
 use async_trait::async_trait;
 use futures_core::stream::BoxStream;
 use futures_util::{StreamExt, stream};
@@ -34,7 +35,7 @@ use std::time::Duration;
 const REVS_IN_URL: usize = 80;
 
 /// How long a view may take to begin its answer.
-const INDEXING: Duration = Duration::from_secs(3600);
+pub(crate) const INDEXING: Duration = Duration::from_secs(3600);
 
 /// Requests at a time, where one call takes many.
 const AT_A_TIME: usize = 8;
@@ -697,6 +698,14 @@ impl Adapter for RemoteDatabase {
     async fn design_info(&self, ddoc: &str) -> Result<DesignInfo> {
         let path = self.path(&format!("_design/{}/_info", encode(ddoc)));
         self.http().fetch(Call::get(path)).await
+    }
+
+    async fn call_function(&self, path: &FunctionPath, stub: &Stub) -> Result<Rendered> {
+        function::call(&self.shared, path, stub).await
+    }
+
+    fn judges_writes(&self) -> bool {
+        true
     }
 
     async fn compact_views(&self, ddoc: &str) -> Result<()> {

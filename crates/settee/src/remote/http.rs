@@ -85,6 +85,8 @@ pub(crate) struct Call {
     repeat: Repeat,
     /// Take the body encoded, and decode it.
     decode: bool,
+    /// Take whatever status comes, as a part of the answer.
+    any_status: bool,
     idle: Option<Duration>,
     wait: Option<Duration>,
     tries: Option<u32>,
@@ -103,6 +105,7 @@ impl Call {
             payload: Payload::None,
             repeat,
             decode: true,
+            any_status: false,
             idle: None,
             wait: None,
             tries: None,
@@ -151,6 +154,12 @@ impl Call {
     /// Takes the body's bytes as they come.
     pub(crate) fn raw(mut self) -> Call {
         self.decode = false;
+        self
+    }
+
+    /// Takes replies of any status as they are, redirections too.
+    pub(crate) fn any_status(mut self) -> Call {
+        self.any_status = true;
         self
     }
 
@@ -383,10 +392,15 @@ impl Http {
                         renewed = true;
                         continue;
                     }
+                    if call.any_status {
+                        return Ok(response);
+                    }
                     let error = response.into_error(&call.method).await;
                     return Err(Failure { error, undone });
                 }
-                Ok(response) if response.status.as_u16() < 300 => return Ok(response),
+                Ok(response) if call.any_status || response.status.as_u16() < 300 => {
+                    return Ok(response);
+                }
                 Ok(response) => {
                     let status = response.status.as_u16();
                     let pause = retry_after(&response.headers);
@@ -433,7 +447,7 @@ impl Http {
             let ours = self.base.same_origin(&base);
             let response = self.once(call, &target, ours, credentials).await?;
             let moved = matches!(response.status.as_u16(), 301 | 302 | 303 | 307 | 308);
-            if !moved || !reads {
+            if !moved || !reads || call.any_status {
                 return Ok(response);
             }
             let location = response.header(header::LOCATION).unwrap_or_default();

@@ -16,11 +16,27 @@ pub use js::JsEngine;
 pub use mapped::{Failure, Mapped, MappedRows};
 
 use async_trait::async_trait;
-use settee_core::Result;
+use settee_core::{Error, ErrorKind, Result};
 use sha2::{Digest, Sha256};
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// The engine for functions in JavaScript where a place of databases has none of its own.
+pub(crate) fn usual_engine() -> Result<Arc<dyn ScriptEngine>> {
+    #[cfg(feature = "js")]
+    {
+        static USUAL: std::sync::OnceLock<Arc<JsEngine>> = std::sync::OnceLock::new();
+        Ok(USUAL.get_or_init(Arc::default).clone())
+    }
+    #[cfg(not(feature = "js"))]
+    Err(unknown_language("javascript"))
+}
+
+/// CouchDB's error for functions in a language that nothing here runs.
+pub(crate) fn unknown_language(language: &str) -> Error {
+    Error::new(ErrorKind::Internal, language.to_owned()).with_name("unknown_query_language")
+}
 
 /// Bounds on what functions may take. A function that exceeds one fails, and nothing else does.
 #[derive(Debug, Clone, PartialEq)]

@@ -92,6 +92,7 @@ pub(crate) fn build(
     let mut build = Build {
         inner,
         index,
+        taken: state.scanned_docs,
         state,
         rows: RowBuffer::default(),
         keys: Vec::new(),
@@ -108,6 +109,8 @@ struct Build<'b> {
     index: &'b Index,
     /// The state as it is stored.
     state: IndexState,
+    /// How many documents have been taken.
+    taken: u64,
     /// Rows that are in no run yet.
     rows: RowBuffer,
     /// Keys by document that are not stored yet.
@@ -191,11 +194,10 @@ impl Build<'_> {
             Some(id) => Bound::Excluded(key(self.index.db, id.as_bytes())),
             None => Bound::Included(key(self.index.db, b"")),
         };
-        let mut done = 0;
-        task.progress(done, total);
+        task.progress(self.taken, total);
         if total <= BATCH as u64 {
             while let Some(job) = self.next_job(&mut from, 0)? {
-                self.take(self.index.map(&job.docs)?, job.last)?;
+                self.take(self.index.map(&job.docs)?, job)?;
             }
             return self.flush_keys();
         }
@@ -254,9 +256,8 @@ impl Build<'_> {
                 early.insert(job.number, (job, rows?));
                 while let Some((job, rows)) = early.remove(&taken) {
                     taken += 1;
-                    done += job.count;
-                    self.take(rows, job.last)?;
-                    task.progress(done, total);
+                    self.take(rows, job)?;
+                    task.progress(self.taken, total);
                 }
             }
             self.flush_keys()
@@ -287,8 +288,9 @@ impl Build<'_> {
         Ok(Some(job))
     }
 
-    /// Takes the rows of documents up to `last`.
-    fn take(&mut self, docs: Vec<DocRows>, last: String) -> Result<()> {
+    /// Takes the rows of a job's documents.
+    fn take(&mut self, docs: Vec<DocRows>, job: Job) -> Result<()> {
+        self.taken += job.count;
         let mut ops = Vec::new();
         for rows in docs {
             if rows.keys.is_empty() {
@@ -307,7 +309,7 @@ impl Build<'_> {
         }
         if self.rows.size() >= self.memory {
             self.flush_keys()?;
-            return self.spill(last);
+            return self.spill(job.last);
         }
         if self.keys_size >= PIECE {
             self.flush_keys()?;
@@ -359,7 +361,12 @@ impl Build<'_> {
             }
         }
         blocks.push((block_key(self.state.runs, run, number), block));
-        let state = IndexState { run_count: run + 1, scanned: Some(last), ..self.state.clone() };
+        let state = IndexState {
+            run_count: run + 1,
+            scanned: Some(last),
+            scanned_docs: self.taken,
+            ..self.state.clone()
+        };
         self.put_blocks(blocks, state)
     }
 
@@ -407,6 +414,7 @@ impl Build<'_> {
             next_node: next,
             nodes_size: added,
             scanned: None,
+            scanned_docs: 0,
             run_count: 0,
             ..self.state.clone()
         };

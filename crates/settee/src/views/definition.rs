@@ -3,7 +3,7 @@
 use super::mapping::{Mapping, NativeMapping, ScriptMapping};
 use super::native::NativeView;
 use super::reduce::{Reducer, ScriptReduce};
-use crate::script::{MapSource, ReduceSource, ScriptEngine};
+use crate::script::{MapSource, ReduceSource, ScriptEngine, unknown_language};
 use settee_core::collate::{self, Collation};
 use settee_core::wire::TempView;
 use settee_core::{Body, Error, ErrorKind, Result, json};
@@ -194,10 +194,6 @@ impl Definition {
         let reducer = place.script(&self.language)?.reducer(&source)?;
         Ok(Reducer::Function(Arc::new(ScriptReduce(reducer))))
     }
-}
-
-fn unknown_language(language: &str) -> Error {
-    Error::new(ErrorKind::Internal, language.to_owned()).with_name("unknown_query_language")
 }
 
 fn unregistered(name: &str) -> Error {

@@ -53,6 +53,8 @@ pub(crate) struct IndexState {
     pub(crate) purge_seq: u64,
     /// While the index is being made: documents up to this one are in the runs.
     pub(crate) scanned: Option<String>,
+    /// How many documents those are.
+    pub(crate) scanned_docs: u64,
     /// How many runs there are.
     pub(crate) run_count: u64,
     /// The number that the tree's next node gets.
@@ -85,6 +87,7 @@ impl IndexState {
             self.next_node,
             self.nodes_size,
             self.keys_size,
+            self.scanned_docs,
         ] {
             put_uint(&mut out, number);
         }
@@ -100,7 +103,8 @@ impl IndexState {
             Ok(reader.uint()?.try_into().map_err(|_| corrupt("owner of an index"))?)
         };
         let (docs, tree, runs) = (owner()?, owner()?, owner()?);
-        let [seq, purge_seq, run_count, next_node, nodes_size, keys_size] = [
+        let [seq, purge_seq, run_count, next_node, nodes_size, keys_size, scanned_docs] = [
+            reader.uint()?,
             reader.uint()?,
             reader.uint()?,
             reader.uint()?,
@@ -119,6 +123,7 @@ impl IndexState {
             seq,
             purge_seq,
             scanned: (flags & SCANNING != 0).then(|| scanned.to_owned()),
+            scanned_docs,
             run_count,
             next_node,
             nodes_size,

@@ -5,8 +5,9 @@ use futures_util::{TryStreamExt, stream};
 use serde_json::{Map, Value, json};
 use settee::adapter::{Adapter, ViewRows};
 use settee::design::{
-    ChangesFilter, Functions, Request, Response, Stub, Target, UserCtx, Validating, Validator,
+    ChangesFilter, Functions, Request, Response, Stub, Target, UserCtx, Validating,
 };
+use settee::local::{Local, LocalOptions};
 use settee::options::{AttachmentHead, ChangesOptions, WriteOptions};
 use settee::script::{JsEngine, ScriptEngine, ScriptOptions};
 use settee::wire::ViewRow;
@@ -21,15 +22,18 @@ struct Fixture {
 }
 
 fn fixture(design: Value) -> Fixture {
-    fixture_with(design, JsEngine::default())
+    fixture_with(design, ScriptOptions::default())
 }
 
-fn fixture_with(mut design: Value, engine: JsEngine) -> Fixture {
+fn fixture_with(mut design: Value, script: ScriptOptions) -> Fixture {
     block_on(async {
-        let db = Couch::memory().unwrap().create("test").await.unwrap();
+        let mut options = LocalOptions::default();
+        options.script = Some(Arc::new(JsEngine::new(script)));
+        let couch = Couch::from_host(Arc::new(Local::memory_with(&options).unwrap()));
+        let db = couch.create("test").await.unwrap();
         design["_id"] = "_design/test".into();
         db.put(design).await.unwrap();
-        let functions = db.functions(Arc::new(engine));
+        let functions = Functions::new(db.adapter().clone());
         Fixture { db, functions }
     })
 }
@@ -60,23 +64,23 @@ impl Fixture {
     }
 
     fn show(&self, path: &str, stub: &Stub) -> Result<Response, Error> {
-        block_on(self.functions.show(path, stub))
+        block_on(self.db.show(path, stub))
     }
 
     fn update(&self, path: &str, stub: &Stub) -> Result<Response, Error> {
-        block_on(self.functions.update(path, stub))
+        block_on(self.db.run_update(path, stub))
     }
 
     fn list(&self, path: &str, stub: &Stub) -> Result<Response, Error> {
-        block_on(async { self.functions.list(path, stub).await?.collect().await })
+        block_on(async { self.db.list(path, stub).await?.collect().await })
     }
 
     fn rewrite(&self, path: &str, stub: &Stub) -> Result<Response, Error> {
-        block_on(self.functions.rewrite(path, stub))
+        block_on(async { self.db.rewrite(path, stub).await?.collect().await })
     }
 
     fn target(&self, path: &str, stub: &Stub) -> Result<Request, Error> {
-        match block_on(self.functions.rewrite_target(path, stub))? {
+        match block_on(self.db.rewrite_target(path, stub))? {
             Target::Request(request) => Ok(*request),
             Target::Response(response) => panic!("{response:?}"),
         }
@@ -388,7 +392,7 @@ mod lists {
     fn run(test: &Fixture, name: &str, view: ViewRows) -> Result<Response, Error> {
         block_on(async {
             let request = request(test);
-            test.functions.list_request("test", name, view, false, &request).await?.collect().await
+            test.functions.list_rows("test", name, view, false, &request).await?.collect().await
         })
     }
 
@@ -438,8 +442,7 @@ mod lists {
         let response = run(&test, "args", three()).unwrap();
         assert_eq!(response.code, 500);
         assert_eq!(body(&response), "{\"id\":\"a\",\"key\":1,\"value\":null}\ntestHello World!");
-        assert_eq!(response.header("Content-Type"), Some("text/html; charset=utf-8"));
-        assert_eq!(response.header("Vary"), Some("Accept"));
+        assert_eq!(response.header("Content-Type"), Some("application/json"));
         assert_eq!(body(&run(&test, "head", three()).unwrap()), r#"{"total_rows":3,"offset":0}"#);
         assert_eq!(body(&run(&test, "all", three()).unwrap()), "1\r\n2\r\n3\r\n3");
         assert_eq!(body(&run(&test, "libs", three()).unwrap()), "6 - Hello World!");
@@ -482,8 +485,7 @@ mod lists {
             // A reader that goes away ends the function: there is a bound on how many run.
             for _ in 0..100 {
                 let request = request(&test);
-                let list =
-                    test.functions.list_request("test", "endless", rows(&[]), false, &request);
+                let list = test.functions.list_rows("test", "endless", rows(&[]), false, &request);
                 let mut list = list.await.unwrap();
                 assert!(list.body.try_next().await.unwrap().is_some());
                 drop(list);
@@ -498,7 +500,7 @@ mod lists {
             });
             let view = ViewRows { rows: endless, ..rows(&[]) };
             let request = request(&test);
-            let list = test.functions.list_request("test", "all", view, false, &request).await;
+            let list = test.functions.list_rows("test", "all", view, false, &request).await;
             let mut list = list.unwrap();
             let first = list.body.try_next().await.unwrap().unwrap();
             assert!(first.starts_with(b"0 "));
@@ -553,7 +555,7 @@ mod lists {
                 "loop": "function() { for (;;); }",
                 "stuck": "function() { var a = Array(400000).join('a'); (a + a).indexOf(a + 'b') }",
             }}),
-            JsEngine::new(options),
+            options,
         );
         for name in ["loop", "stuck"] {
             let error = run(&test, name, rows(&[])).unwrap_err();
@@ -665,12 +667,11 @@ mod validation {
     }";
 
     fn validating(test: &Fixture) -> Validating {
-        validating_as(test, UserCtx::admin("test"), JsEngine::default())
+        validating_as(test, UserCtx::admin("test"))
     }
 
-    fn validating_as(test: &Fixture, user: UserCtx, engine: JsEngine) -> Validating {
-        let validator = Validator::new(Arc::new(engine));
-        Validating::new(test.db.adapter().clone(), Arc::new(validator), user)
+    fn validating_as(test: &Fixture, user: UserCtx) -> Validating {
+        Validating::new(test.db.adapter().clone(), Arc::default(), user)
     }
 
     fn doc(value: Value) -> Document {
@@ -741,13 +742,13 @@ mod validation {
             ("function () { var s = 'x'; for (;;) s += s }", "InternalError"),
             ("function () { (function f() { f() })() }", "RangeError"),
         ] {
-            let test = fixture(json!({"validate_doc_update": source}));
             let options = ScriptOptions {
                 timeout: Duration::from_millis(300),
                 memory: 8 << 20,
                 ..ScriptOptions::default()
             };
-            let db = validating_as(&test, UserCtx::admin("test"), JsEngine::new(options));
+            let test = fixture_with(json!({"validate_doc_update": source}), options);
+            let db = validating(&test);
             let error = put(&db, json!({"_id": "x"})).unwrap_err();
             assert_eq!((error.status(), error.name()), (500, name), "{source}: {error}");
             if name == "compilation_error" {
@@ -792,7 +793,7 @@ mod validation {
         let user = UserCtx { db: "test".into(), name: Some("ada".into()), roles: vec!["r".into()] };
         let security =
             serde_json::from_value(json!({"admins": {"names": ["ada"], "roles": []}})).unwrap();
-        let db = validating_as(&test, user, JsEngine::default()).with_security(security);
+        let db = validating_as(&test, user).with_security(security);
         let all = args(&db, json!({"_id": "x"}));
         assert_eq!(all[2], json!({"db": "test", "name": "ada", "roles": ["r"]}));
         assert_eq!(all[3]["admins"]["names"], json!(["ada"]));
@@ -963,7 +964,8 @@ mod rewrites {
         let test = fixture(rules());
         let mut request = lists_request();
         request.path = ["test", "_design", "test", "_rewrite", "foo"].map(str::to_owned).into();
-        let error = block_on(test.functions.rewrite_request("test", &request)).unwrap_err();
+        let rewrites = block_on(test.functions.rewrites("test")).unwrap();
+        let error = block_on(rewrites.apply(&request)).unwrap_err();
         assert_eq!((error.status(), error.name()), (404, "insecure_rewrite_rule"));
     }
 
@@ -1083,62 +1085,4 @@ fn requests_leave_nothing_behind() {
     }
     let engine: Arc<dyn ScriptEngine> = Arc::new(JsEngine::default());
     assert_eq!(format!("{engine:?}"), "<JsEngine>");
-}
-
-mod scenarios {
-    use super::*;
-
-    #[test]
-    fn s_132_a_show_makes_a_table_of_a_record() {
-        let test = fixture(json!({"shows": {"csv": "function(doc, req) {
-            var titles = ['artist', 'title', 'review', 'doc_id'];
-            var row = [doc.artist, doc.title, doc.review, doc._id];
-            var lines = req.query.include_titles ? [titles.join()] : [];
-            return {headers: {'Content-Type': 'text/csv'}, body: lines.concat(row.join()).join('\\n')};
-        }"}}));
-        test.put(json!({
-            "_id": "1978-wotw",
-            "artist": "Jeff Wayne",
-            "title": "War of the Worlds",
-            "review": "Stimulating",
-        }));
-        let csv =
-            test.show("test/csv/1978-wotw", &query(json!({"include_titles": "true"}))).unwrap();
-        assert_eq!(csv.header("Content-Type"), Some("text/csv"));
-        let row = "Jeff Wayne,War of the Worlds,Stimulating,1978-wotw";
-        assert_eq!(body(&csv), format!("artist,title,review,doc_id\n{row}"));
-        assert_eq!(body(&test.show("test/csv/1978-wotw", &Stub::default()).unwrap()), row);
-    }
-
-    #[test]
-    fn s_133_134_a_list_makes_a_page_of_any_view() {
-        let html = "function(head, req) {
-            provides('html', function() {
-                var row, items = '';
-                while (row = getRow()) items += '<li>' + row.value + '</li>';
-                return '<ul>' + items + '</ul>';
-            });
-        }";
-        let by_letter = "function(doc) { if (doc.what) emit(doc.what.charAt(0), doc.what); }";
-        let test =
-            fixture(json!({"lists": {"html": html}, "views": {"nomfup": {"map": by_letter}}}));
-        let by_day = "function(doc) { if (doc.day) emit(doc.day, doc.what); }";
-        let other = json!({"_id": "_design/bollockings", "views": {"byday": {"map": by_day}}});
-        test.put(other);
-        for (id, what, day) in [
-            ("1", "nap", "2007-10-12"),
-            ("2", "nod", "2007-10-13"),
-            ("3", "note", "2007-10-13"),
-            ("4", "number", "2007-10-14"),
-            ("5", "other", "2007-10-13"),
-        ] {
-            test.put(json!({"_id": id, "what": what, "day": day}));
-        }
-        let three = json!({"key": "\"n\"", "limit": 3, "descending": true});
-        let page = test.list("test/html/nomfup", &query(three)).unwrap();
-        assert_eq!(body(&page), "<ul><li>number</li><li>note</li><li>nod</li></ul>");
-        let day = query(json!({"key": "\"2007-10-13\""}));
-        let page = test.list("test/html/bollockings/byday", &day).unwrap();
-        assert_eq!(body(&page), "<ul><li>nod</li><li>note</li><li>other</li></ul>");
-    }
 }

@@ -19,6 +19,7 @@ pub mod bulk;
 pub mod changes;
 pub mod databases;
 pub mod documents;
+pub mod functions;
 pub mod listings;
 pub mod maintenance;
 pub mod revisions;
@@ -309,6 +310,19 @@ macro_rules! for_all_cases {
                 a_deferred_write_is_visible_at_once_and_kept,
                 a_write_that_nobody_waits_for_is_done_or_not_but_never_half,
                 nesting_without_end_is_refused,
+            }
+            functions {
+                s_132_a_show_makes_a_table_of_a_record,
+                s_133_134_a_list_makes_a_page_of_any_view,
+                u_037_a_list_has_all_the_options_of_its_view,
+                u_038_an_update_makes_a_document_of_a_request,
+                requests_are_shown_as_they_are_made,
+                a_function_says_what_status_and_headers_a_response_has,
+                what_a_function_throws_is_an_error,
+                u_085_what_is_missing_is_an_error,
+                a_long_list_is_streamed,
+                rules_rewrite_paths,
+                validation_judges_what_is_written,
             }
             listings {
                 documents_are_listed_in_the_order_of_their_ids_bytes,

