@@ -235,6 +235,11 @@ impl Wish {
         Ok(replication.place(app.host.uuid().await?))
     }
 
+    /// Whether a function of a design document filters, so that its code is part of the id.
+    pub(crate) fn has_function(&self) -> bool {
+        self.filter.as_ref().is_some_and(|name| !name.starts_with('_'))
+    }
+
     fn filter(&self) -> Result<Filter> {
         let named = self.filter.as_deref();
         match (&self.doc_ids, &self.selector, named) {
