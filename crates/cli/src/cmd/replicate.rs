@@ -98,7 +98,12 @@ impl How {
     /// Finds both databases, which need not exist.
     pub(super) fn open(&self, one: &str, other: &str) -> Result<(Database, Database), Failure> {
         let data = self.data.as_deref();
-        let (from, to) = (End::parse(one, data)?, End::parse(other, data)?);
+        let mut options = RemoteOptions::new();
+        if let Some(seconds) = self.timeout {
+            options = options.request_timeout(Duration::from_secs(seconds.into()));
+        }
+        let end = |text| End::parse(text, data, &options);
+        let (from, to) = (end(one)?, end(other)?);
         if let End::Local { dir, .. } = &from {
             existing(dir)?;
         }
@@ -301,9 +306,9 @@ enum End {
 }
 
 impl End {
-    fn parse(text: &str, data: Option<&Path>) -> Result<End, Failure> {
+    fn parse(text: &str, data: Option<&Path>, options: &RemoteOptions) -> Result<End, Failure> {
         if text.contains("://") {
-            let (remote, name) = Remote::connect_database(text, &RemoteOptions::new())?;
+            let (remote, name) = Remote::connect_database(text, options)?;
             return Ok(End::Remote { remote, name });
         }
         if let (Some(dir), false) = (data, text.contains(std::path::is_separator)) {

@@ -126,9 +126,8 @@ impl Shared {
     }
 
     pub(crate) fn limits(&self) -> Limits {
-        // What is inline lies within the document; what is not may be of any length.
-        let document = self.http.options.max_item;
-        Limits { depth: 10_000, document, attachment: usize::MAX }
+        let max = self.http.options.max_item;
+        Limits { depth: 10_000, document: max, attachment: max }
     }
 
     /// What is asked about each document.
