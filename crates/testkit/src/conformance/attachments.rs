@@ -441,8 +441,7 @@ pub async fn equal_contents_go_one_by_one(place: Place) {
     db.put_attachment(&mut a, "y", content.as_slice(), None).await.unwrap();
     db.put_attachment(&mut b, "x", content.as_slice(), None).await.unwrap();
     db.purge([&a]).await.unwrap();
-    db.compact().await.unwrap();
-    super::compacted(&db).await;
+    place.compact(&db).await;
     assert_eq!(read(&db, "b", "x").await, content);
 }
 
