@@ -354,8 +354,8 @@ pub struct DbUpdate {
     pub db_name: String,
     /// What happened to it.
     pub kind: DbUpdateKind,
-    /// Where in the feed.
-    pub seq: u64,
+    /// Where in the feed. Only the host that it is from understands it.
+    pub seq: Seq,
 }
 
 /// Which databases to list.
@@ -433,7 +433,7 @@ pub trait Host: Send + Sync + Debug + 'static {
     /// after what is known unless `live`.
     async fn db_updates(
         &self,
-        since: Option<u64>,
+        since: Option<Seq>,
         live: bool,
     ) -> Result<BoxStream<'static, Result<DbUpdate>>>;
 

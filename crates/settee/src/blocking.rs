@@ -135,7 +135,7 @@ impl Couch {
         uuids(count: usize) -> Vec<String>;
         uuid() -> String;
         events() -> Iter<DbUpdate>, Iter::new;
-        db_updates(since: Option<u64>, live: bool) -> Iter<DbUpdate>, Iter::new;
+        db_updates(since: Option<Seq>, live: bool) -> Iter<DbUpdate>, Iter::new;
     }
 }
 

@@ -5,7 +5,7 @@ use crate::database::Database;
 use crate::local::{Local, LocalOptions};
 use crate::replicate::{Replication, Sync};
 use futures_core::stream::BoxStream;
-use settee_core::wire::ActiveTask;
+use settee_core::wire::{ActiveTask, Seq};
 use settee_core::{Error, ErrorKind, Result};
 use std::collections::VecDeque;
 use std::fmt;
@@ -300,10 +300,10 @@ impl Couch {
     }
 
     /// What happened to databases behind a point of the feed, or from now on; and if `live`, what
-    /// happens from then on: `GET /_db_updates`.
+    /// happens from then on: `GET /_db_updates`. The feed begins at `Seq::default()`.
     pub async fn db_updates(
         &self,
-        since: Option<u64>,
+        since: Option<Seq>,
         live: bool,
     ) -> Result<BoxStream<'static, Result<DbUpdate>>> {
         self.host().db_updates(since, live).await

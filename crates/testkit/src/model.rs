@@ -249,7 +249,9 @@ impl Random {
         let deleted = self.one_in(5);
         let mut content = self.content();
         let parent = match (&base, old) {
-            (Some(base), Some(doc)) if doc.is_leaf(base) => Some(Some(base.clone())),
+            (Some(base), Some(doc)) if doc.is_leaf(base) && !doc.winner().1.deleted => {
+                Some(Some(base.clone()))
+            }
             (None, None) => Some(None),
             (None, Some(doc)) if doc.winner().1.deleted && !deleted => {
                 Some(Some(doc.winner().0.clone()))

@@ -164,7 +164,7 @@ fn looks_like_time(text: &str) -> bool {
 pub(crate) struct UpdatesQuery {
     pub(crate) feed: Feed,
     /// `None` is from now on.
-    pub(crate) since: Option<u64>,
+    pub(crate) since: Option<Seq>,
     pub(crate) limit: Option<u64>,
     pub(crate) heartbeat: Option<Duration>,
     pub(crate) timeout: Option<Duration>,
@@ -192,12 +192,10 @@ impl UpdatesQuery {
             _ => query.get("since"),
         };
         let since = match parse_since(since.unwrap_or_default())? {
-            Since::Start => Some(0),
+            Since::Start => Some(Seq::default()),
             Since::Now => None,
-            Since::Seq(Seq::Number(number)) => Some(number),
-            Since::Seq(Seq::Opaque(_)) | Since::Time(_) => {
-                return Err(Error::bad_request("Malformed sequence"));
-            }
+            Since::Seq(seq) => Some(seq),
+            Since::Time(_) => return Err(Error::bad_request("Malformed sequence")),
         };
         Ok(UpdatesQuery {
             feed,

@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use settee::adapter::{DbUpdate, DbUpdateKind};
 use settee_core::json::write_string;
+use settee_core::wire::Seq;
 use settee_core::{Error, ErrorKind, Result};
 use sha2::{Digest as _, Sha256};
 use std::sync::Arc;
@@ -239,12 +240,12 @@ pub(super) async fn db_updates(_: ServerAdmin, call: Arc<Call>) -> Result<Respon
         Some(since) => since,
         // What the feed ends with must be where the next one can go on, even if it saw nothing.
         None => {
-            let past = host.db_updates(Some(0), false).await?;
-            past.try_fold(0, |_, update| async move { Ok(update.seq) }).await?
+            let past = host.db_updates(Some(Seq::default()), false).await?;
+            past.try_fold(Seq::default(), |_, update| async move { Ok(update.seq) }).await?
         }
     };
     let source = Updates {
-        updates: host.db_updates(Some(since), live).await?.ready_chunks(100),
+        updates: host.db_updates(Some(since.clone()), live).await?.ready_chunks(100),
         last: since,
         rest: query.limit.unwrap_or(u64::MAX),
     };
@@ -268,7 +269,7 @@ pub(super) fn feed_reply<S: Source>(feed: Feed<S>, format: Format) -> Result<Res
 /// What happened to databases, as a feed.
 struct Updates {
     updates: stream::ReadyChunks<BoxStream<'static, Result<DbUpdate>>>,
-    last: u64,
+    last: Seq,
     rest: u64,
 }
 
@@ -288,7 +289,6 @@ impl Source for Updates {
                 break;
             }
             self.rest -= 1;
-            self.last = update.seq;
             let kind = match update.kind {
                 DbUpdateKind::Created => "created",
                 DbUpdateKind::Deleted => "deleted",
@@ -297,16 +297,18 @@ impl Source for Updates {
             let json = |out: &mut Vec<u8>| {
                 out.extend_from_slice(br#"{"db_name":"#);
                 write_string(out, &update.db_name);
-                out.extend_from_slice(
-                    format!(r#","type":"{kind}","seq":{}}}"#, update.seq).as_bytes(),
-                );
+                out.extend_from_slice(format!(r#","type":"{kind}","seq":"#).as_bytes());
+                update.seq.write_json(out);
+                out.push(b'}');
             };
-            rows.row(json, |out| out.extend_from_slice(update.seq.to_string().as_bytes()));
+            rows.row(json, |out| update.seq.write_json(out));
+            self.last = update.seq;
         }
         true
     }
 
     fn write_end(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(format!(r#""last_seq":{}"#, self.last).as_bytes());
+        out.extend_from_slice(br#""last_seq":"#);
+        self.last.write_json(out);
     }
 }

@@ -62,7 +62,7 @@ pub(crate) fn changes(
 }
 
 /// A local sequence. Text that begins with the number is taken too, as clusters write theirs.
-fn number(seq: &Seq) -> Result<u64> {
+pub(crate) fn number(seq: &Seq) -> Result<u64> {
     match seq {
         Seq::Number(number) => Ok(*number),
         Seq::Opaque(text) => {

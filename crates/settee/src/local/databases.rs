@@ -13,7 +13,7 @@ use event_listener::Event;
 use futures_core::stream::BoxStream;
 use futures_util::stream;
 use settee_core::json::Limits;
-use settee_core::wire::{ActiveTask, Security};
+use settee_core::wire::{ActiveTask, Security, Seq};
 use settee_core::{Error, ErrorKind, id};
 use settee_store::{Durability, Store, StoreOptions, Table, Tx};
 use std::collections::{BTreeMap, HashMap};
@@ -388,17 +388,20 @@ impl Host for Local {
 
     async fn db_updates(
         &self,
-        since: Option<u64>,
+        since: Option<Seq>,
         live: bool,
     ) -> settee_core::Result<BoxStream<'static, settee_core::Result<DbUpdate>>> {
         let inner = self.inner.clone();
-        let since = since.unwrap_or_else(|| inner.updates.last());
+        let since = match since {
+            None => inner.updates.last(),
+            Some(since) => super::changes::number(&since)?,
+        };
         let updates = stream::unfold((inner, since), move |(inner, since)| async move {
             loop {
                 let listener = inner.updates.changed.listen();
                 match inner.updates.after(since) {
                     Some(update) => {
-                        let seq = update.seq;
+                        let (seq, update) = update;
                         return Some((Ok(update), (inner, seq)));
                     }
                     None if live => listener.await,
@@ -470,10 +473,10 @@ impl Updates {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).last
     }
 
-    fn after(&self, since: u64) -> Option<DbUpdate> {
+    fn after(&self, since: u64) -> Option<(u64, DbUpdate)> {
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         let (&seq, (name, kind)) = log.by_seq.range(since.checked_add(1)?..).next()?;
-        Some(DbUpdate { db_name: name.clone(), kind: *kind, seq })
+        Some((seq, DbUpdate { db_name: name.clone(), kind: *kind, seq: seq.into() }))
     }
 }
 

@@ -132,11 +132,14 @@ impl<'w, 't> Writer<'w, 't> {
     }
 
     /// An edit: it must be based on a leaf, and makes a new revision.
+    ///
+    /// A document that is wholly deleted is only created anew, by an edit that names no revision: as
+    /// in CouchDB, deletions are nothing to build on.
     fn write_edit(&mut self, edit: &Edit, doc: OldDoc) -> Result<Saved> {
         let parent = match (&edit.rev, &doc.row) {
             (None, None) => None,
-            // An edit that knows nothing of the deleted document goes on where that ended.
             (None, Some(row)) if row.deleted && !edit.doc.deleted => Some(row.winner.clone()),
+            (Some(_), Some(row)) if row.deleted => return Err(Error::conflict().into()),
             (Some(rev), Some(_)) if doc.tree.get(rev).is_some_and(|node| node.leaf) => {
                 Some(rev.clone())
             }

@@ -18,7 +18,7 @@ use settee_core::wire::{ActiveTask, Seq};
 use settee_core::{Error, ErrorKind, Result, id};
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 /// A server: CouchDB or anything that speaks its protocol.
 ///
@@ -33,15 +33,10 @@ pub struct Remote {
 #[derive(Default)]
 pub(crate) struct Known {
     pub(crate) version: OnceLock<Version>,
-    /// The latest sequences of `_db_updates`, by the number that they begin with.
-    updates: Mutex<VecDeque<(u64, Seq)>>,
 }
 
 /// The most ids that a CouchDB gives at a time, unless it is configured otherwise.
 const UUIDS: usize = 1000;
-
-/// So many sequences of `_db_updates` are remembered.
-const UPDATES_KEPT: usize = 10_000;
 
 impl fmt::Debug for Remote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -192,10 +187,9 @@ impl Host for Remote {
 
     async fn db_updates(
         &self,
-        since: Option<u64>,
+        since: Option<Seq>,
         live: bool,
     ) -> Result<BoxStream<'static, Result<DbUpdate>>> {
-        let since = since.map(|number| self.known_seq(number));
         let mut updates = Updates {
             remote: self.clone(),
             since,
@@ -278,31 +272,6 @@ struct Updates {
     ended: bool,
 }
 
-impl Remote {
-    /// The server's own sequence for a number that stands for it.
-    fn known_seq(&self, number: u64) -> Seq {
-        let updates = self.known.updates.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = updates.iter().find(|(known, _)| *known == number);
-        known.map_or(Seq::Number(number), |(_, seq)| seq.clone())
-    }
-
-    fn learn_seq(&self, seq: &Seq) -> u64 {
-        let number = match seq {
-            Seq::Number(number) => *number,
-            Seq::Opaque(text) => {
-                let digits = text.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
-                digits.parse().unwrap_or_default()
-            }
-        };
-        let mut updates = self.known.updates.lock().unwrap_or_else(PoisonError::into_inner);
-        if updates.len() == UPDATES_KEPT {
-            updates.pop_front();
-        }
-        updates.push_back((number, seq.clone()));
-        number
-    }
-}
-
 impl Updates {
     /// Reads what there is; without a beginning, where it ends.
     async fn begin(&mut self) -> Result<()> {
@@ -315,12 +284,11 @@ impl Updates {
         let reply: Value = self.remote.http.fetch(Call::get(path)).await?;
         let only_from_now = self.since.is_none();
         if let Some(seq) = reply.get("last_seq").and_then(|seq| Seq::from_json(&seq.to_string())) {
-            self.remote.learn_seq(&seq);
             self.since = Some(seq);
         }
         let results = reply.get("results").and_then(Value::as_array);
         for row in results.into_iter().flatten().filter(|_| !only_from_now) {
-            let update = self.update(row)?;
+            let update = Updates::update(row)?;
             self.ready.push_back(update);
         }
         // Who does not say where now is must be listened to from now on.
@@ -331,7 +299,7 @@ impl Updates {
         Ok(())
     }
 
-    fn update(&self, row: &Value) -> Result<DbUpdate> {
+    fn update(row: &Value) -> Result<DbUpdate> {
         let name = row.get("db_name").and_then(Value::as_str);
         let name = name.ok_or_else(|| bad_reply("An update names no database."))?;
         let kind = match row.get("type").and_then(Value::as_str) {
@@ -340,8 +308,8 @@ impl Updates {
             _ => DbUpdateKind::Updated,
         };
         let seq = row.get("seq").and_then(|seq| Seq::from_json(&seq.to_string()));
-        let seq = seq.map_or(0, |seq| self.remote.learn_seq(&seq));
-        Ok(DbUpdate { db_name: name.to_owned(), kind, seq })
+        // Those of 1.x have none.
+        Ok(DbUpdate { db_name: name.to_owned(), kind, seq: seq.unwrap_or_default() })
     }
 
     async fn next(&mut self) -> Option<Result<DbUpdate>> {
@@ -393,7 +361,7 @@ impl Updates {
                 self.since = Seq::from_json(&seq.to_string()).or(self.since.take());
             }
             if row.get("db_name").is_some() {
-                let update = self.update(&row)?;
+                let update = Updates::update(&row)?;
                 self.ready.push_back(update);
             }
         }

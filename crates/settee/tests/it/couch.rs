@@ -8,6 +8,7 @@ use serde_json::json;
 use settee::adapter::{Adapter, AllDbsOptions, DbUpdate, Host};
 use settee::local::Local;
 use settee::prelude::*;
+use settee::wire::Seq;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -146,7 +147,7 @@ impl Host for Counting {
     }
     async fn db_updates(
         &self,
-        since: Option<u64>,
+        since: Option<Seq>,
         live: bool,
     ) -> Result<BoxStream<'static, Result<DbUpdate>>> {
         self.0.db_updates(since, live).await
@@ -269,7 +270,7 @@ fn a_deletion_that_nobody_waits_for_frees_the_name() {
         let db = couch.create("a").await.unwrap();
         db.put(json!({"_id": "y"})).await.unwrap();
         assert_eq!(db.len().await.unwrap(), 1);
-        let updates = couch.db_updates(Some(0), false).await.unwrap();
+        let updates = couch.db_updates(Some(Seq::default()), false).await.unwrap();
         let updates: Vec<_> = updates.map(Result::unwrap).collect().await;
         assert_eq!(updates.iter().filter(|update| update.db_name == "a").count(), 1);
     });

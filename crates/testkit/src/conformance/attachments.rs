@@ -239,7 +239,9 @@ pub async fn what_comes_compressed_is_stored_as_it_comes(place: Place) {
     };
     db.adapter().put_attachment("a", "x", None, head, pieces(&gzipped, 7)).await.unwrap();
     let reader = db.attachment("a", "x").await.unwrap();
-    assert_eq!((reader.length, reader.digest), (text.len() as u64, md5(&gzipped)));
+    // CouchDB does not know how long it is when it is decoded.
+    let length = if place.is_cluster() { gzipped.len() } else { text.len() };
+    assert_eq!((reader.length, reader.digest), (length as u64, md5(&gzipped)));
     assert_eq!(reader.bytes().await.unwrap(), text);
     let options = AttachmentOptions { accept_gzip: true, ..Default::default() };
     let reader = db.attachment_with("a", "x", &options).await.unwrap();
@@ -251,8 +253,14 @@ pub async fn a_wrong_digest_is_refused(place: Place) {
     let head = |md5| AttachmentHead { md5: Some(md5), length: Some(5), ..Default::default() };
     let wrong =
         db.adapter().put_attachment("a", "x", None, head(md5(b"other")), pieces(b"hello", 2));
-    assert_eq!(wrong.await.unwrap_err().status(), 400);
-    missing(db.get("a").await);
+    if place.is_cluster() {
+        // CouchDB does not look at it.
+        wrong.await.unwrap();
+        db.delete_current("a").await.unwrap();
+    } else {
+        assert_eq!(wrong.await.unwrap_err().status(), 400);
+        missing(db.get("a").await);
+    }
     let right =
         db.adapter().put_attachment("a", "x", None, head(md5(b"hello")), pieces(b"hello", 2));
     right.await.unwrap();
@@ -314,7 +322,9 @@ pub async fn parts_are_read_of_an_attachment(place: Place) {
     ];
     for (range, first, last) in parts {
         let (told, bytes) = part(range).await.unwrap();
-        assert_eq!(told, Some((first, last)), "{range:?}");
+        // What is all of it needs no range.
+        let whole = told.is_none() && (first, last) == (0, 199_999);
+        assert!(told == Some((first, last)) || whole, "{range:?}: {told:?}");
         assert!(bytes == content[first as usize..=last as usize], "{range:?}");
     }
     for range in [ByteRange::From(200_000), ByteRange::Within(200_000, 200_001)] {
@@ -400,8 +410,14 @@ pub async fn any_text_is_a_name(place: Place) {
 pub async fn local_documents_have_no_attachments(place: Place) {
     let db = place.db().await;
     let inline = json!({"_id": "_local/a", "_attachments": {"x": {"data": "eA=="}}});
-    let reason = fails(db.put(inline).await, 400, "bad_request");
-    assert_eq!(reason, "_local documents can not have attachments.");
+    // CouchDB drops them without a word.
+    if place.is_cluster() {
+        db.put(inline).await.unwrap();
+        assert!(db.get("_local/a").await.unwrap().attachments.is_empty());
+    } else {
+        let reason = fails(db.put(inline).await, 400, "bad_request");
+        assert_eq!(reason, "_local documents can not have attachments.");
+    }
 }
 
 pub async fn leaves_have_their_own_attachments(place: Place) {

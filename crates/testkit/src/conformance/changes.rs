@@ -4,6 +4,7 @@
 use super::{Place, doc, fails, graft, rev, revs};
 use crate::time::{sleep, soon, within};
 use futures_util::future::join;
+use futures_util::{StreamExt, TryStreamExt};
 use rand::Rng;
 use serde_json::json;
 use settee::Changes;
@@ -25,6 +26,10 @@ fn ids(changes: &[Change]) -> Vec<&str> {
     changes.iter().map(|change| change.id.as_str()).collect()
 }
 
+fn by_id<'a>(changes: &'a [Change], id: &str) -> &'a Change {
+    changes.iter().find(|change| change.id == id).unwrap()
+}
+
 async fn fetch(changes: Changes) -> ChangesBatch {
     changes.fetch().await.unwrap()
 }
@@ -34,19 +39,21 @@ pub async fn every_document_is_told_once_with_its_newest_change(place: Place) {
     db.upsert("a", json!({"n": 2})).await.unwrap();
     db.delete_current("b").await.unwrap();
     let all = fetch(db.changes()).await;
-    assert_eq!(ids(&all.changes), ["c", "a", "b"]);
-    assert_eq!(all.changes.iter().map(|c| c.deleted).collect::<Vec<_>>(), [false, false, true]);
-    let generations: Vec<_> = all.changes.iter().map(|change| change.revs[0].pos).collect();
-    assert_eq!(generations, [1, 2, 2]);
+    place.told(ids(&all.changes), &["c", "a", "b"]);
+    for (id, deleted, generation) in [("a", false, 2), ("b", true, 2), ("c", false, 1)] {
+        let change = by_id(&all.changes, id);
+        assert_eq!((change.deleted, change.revs[0].pos), (deleted, generation));
+    }
     assert!(all.changes.iter().all(|change| change.revs.len() == 1 && change.doc.is_none()));
-    assert_eq!((all.last_seq, all.pending), (db.info().await.unwrap().update_seq, 0));
+    place.same_seq(&all.last_seq, &db.info().await.unwrap().update_seq);
+    assert_eq!(all.pending, 0);
 }
 
 pub async fn an_empty_database_has_no_changes(place: Place) {
     let db = place.db().await;
     let all = fetch(db.changes()).await;
     assert_eq!((all.changes.len(), all.pending), (0, 0));
-    assert_eq!(all.last_seq, db.info().await.unwrap().update_seq);
+    place.same_seq(&all.last_seq, &db.info().await.unwrap().update_seq);
     // The sequence it gives is one to begin with.
     db.put(json!({"_id": "a"})).await.unwrap();
     assert_eq!(ids(&fetch(db.changes().since(all.last_seq)).await.changes), ["a"]);
@@ -55,26 +62,31 @@ pub async fn an_empty_database_has_no_changes(place: Place) {
 pub async fn a_reader_goes_on_where_it_was(place: Place) {
     let db = filled(&place, &["a", "b", "c", "d", "e"]).await;
     let first = fetch(db.changes().limit(2)).await;
-    assert_eq!((ids(&first.changes), first.pending), (vec!["a", "b"], 3));
-    assert_eq!(first.last_seq, first.changes[1].seq);
+    assert_eq!((first.changes.len(), first.pending), (2, 3));
+    place.same_seq(&first.last_seq, &first.changes[1].seq);
     let second = fetch(db.changes().since(first.last_seq.clone()).limit(2)).await;
-    assert_eq!((ids(&second.changes), second.pending), (vec!["c", "d"], 1));
-    db.upsert("a", json!({})).await.unwrap();
-    let third = fetch(db.changes().since(second.last_seq).limit(9)).await;
-    assert_eq!((ids(&third.changes), third.pending), (vec!["e", "a"], 0));
+    assert_eq!((second.changes.len(), second.pending), (2, 1));
+    let again = first.changes[0].id.as_str();
+    db.upsert(again, json!({})).await.unwrap();
+    let third = fetch(db.changes().since(second.last_seq.clone()).limit(9)).await;
+    assert_eq!((third.changes.len(), third.pending), (2, 0));
+    let came = [&first, &second, &third].into_iter().flat_map(|batch| ids(&batch.changes));
+    place.told(came, &["a", "b", "c", "d", "e", again]);
     let fourth = fetch(db.changes().since(third.last_seq.clone())).await;
     assert_eq!((fourth.changes.len(), fourth.pending), (0, 0));
-    assert_eq!(fourth.last_seq, third.last_seq);
+    place.same_seq(&fourth.last_seq, &third.last_seq);
     // The sequence of a change is one to begin with, too.
     let rest = fetch(db.changes().since(first.changes[1].seq.clone())).await;
-    assert_eq!(ids(&rest.changes), ["c", "d", "e", "a"]);
+    let expected: Vec<_> =
+        [&second, &third].into_iter().flat_map(|batch| ids(&batch.changes)).collect();
+    place.told(ids(&rest.changes), &expected);
 }
 
 pub async fn a_reader_may_begin_now(place: Place) {
     let db = filled(&place, &["a"]).await;
     let now = fetch(db.changes().since_now()).await;
     assert_eq!(now.changes.len(), 0);
-    assert_eq!(now.last_seq, db.info().await.unwrap().update_seq);
+    place.same_seq(&now.last_seq, &db.info().await.unwrap().update_seq);
 }
 
 pub async fn a_sequence_that_is_none_is_refused(place: Place) {
@@ -84,8 +96,10 @@ pub async fn a_sequence_that_is_none_is_refused(place: Place) {
 
 pub async fn newest_first_if_descending(place: Place) {
     let db = filled(&place, &["a", "b", "c"]).await;
-    assert_eq!(ids(&fetch(db.changes().descending()).await.changes), ["c", "b", "a"]);
-    assert_eq!(ids(&fetch(db.changes().descending().limit(1)).await.changes), ["c"]);
+    let all = fetch(db.changes().descending()).await.changes;
+    place.told(ids(&all), &["c", "b", "a"]);
+    assert_eq!(fetch(db.changes().descending().limit(1)).await.changes.len(), 1);
+    assert!(place.is_cluster() || all[0].id == "c");
 }
 
 pub async fn all_leaves_are_told_with_the_winner_first(place: Place) {
@@ -115,11 +129,14 @@ pub async fn a_losing_leaf_is_a_change_too(place: Place) {
 pub async fn only_the_documents_asked_for_are_told(place: Place) {
     let db = filled(&place, &["a", "b", "c", "d"]).await;
     let some = fetch(db.changes().doc_ids(["b", "d", "never"])).await;
-    assert_eq!((ids(&some.changes), some.pending), (vec!["b", "d"], 0));
+    place.told(ids(&some.changes), &["b", "d"]);
+    // Shards count what they pass over.
+    assert!(place.is_cluster() || some.pending == 0);
     let one = fetch(db.changes().doc_ids(["b", "d"]).limit(1)).await;
-    assert_eq!(ids(&one.changes), ["b"]);
+    assert_eq!(one.changes.len(), 1);
     let rest = fetch(db.changes().doc_ids(["b", "d"]).since(one.last_seq)).await;
-    assert_eq!(ids(&rest.changes), ["d"]);
+    place.told([&*one.changes[0].id, &*rest.changes[0].id], &["b", "d"]);
+    assert_eq!(rest.changes.len(), 1);
     assert_eq!(fetch(db.changes().doc_ids([""; 0])).await.changes.len(), 0);
 }
 
@@ -128,7 +145,7 @@ pub async fn only_design_documents_are_told_if_asked_for(place: Place) {
         filled(&place, &["a", "_design/a", "b", "_design/b", "_designer".trim_start_matches('_')])
             .await;
     let some = fetch(db.changes().design_docs()).await;
-    assert_eq!(ids(&some.changes), ["_design/a", "_design/b"]);
+    place.told(ids(&some.changes), &["_design/a", "_design/b"]);
 }
 
 pub async fn documents_come_along_when_asked_for(place: Place) {
@@ -140,16 +157,16 @@ pub async fn documents_come_along_when_asked_for(place: Place) {
     db.put(gone).await.unwrap();
     let options = GetOptions { conflicts: true, ..Default::default() };
     let changes = fetch(db.changes().include_docs_with(options)).await.changes;
-    assert_eq!(ids(&changes), ["a", "c", "b"]);
+    place.told(ids(&changes), &["a", "c", "b"]);
     for change in &changes {
         let doc = change.doc.as_ref().unwrap();
         assert_eq!((doc.id.as_ref(), doc.rev.as_ref()), (Some(&change.id), Some(&change.revs[0])));
         assert_eq!(doc.deleted, change.deleted);
     }
-    let docs: Vec<_> = changes.iter().map(|change| change.doc.as_ref().unwrap()).collect();
-    assert_eq!(docs[0].get("is"), Some(json!("a")));
-    assert_eq!(docs[1].meta.conflicts, [rev("1-a")]);
-    assert_eq!(docs[2].get("why"), Some(json!(1)));
+    let doc = |id| by_id(&changes, id).doc.as_ref().unwrap();
+    assert_eq!(doc("a").get("is"), Some(json!("a")));
+    assert_eq!(doc("c").meta.conflicts, [rev("1-a")]);
+    assert_eq!(doc("b").get("why"), Some(json!(1)));
 }
 
 pub async fn attachments_come_along_when_asked_for(place: Place) {
@@ -171,10 +188,12 @@ pub async fn a_long_feed_is_streamed_whole(place: Place) {
     db.bulk_docs(docs, true).await.unwrap();
     let streamed: Vec<_> = db.changes().stream().await.unwrap().try_collect().await.unwrap();
     let expected: Vec<_> = (0..2500).map(|n| format!("{n:05}")).collect();
-    assert_eq!(ids(&streamed), expected);
+    let mut expected: Vec<_> = expected.iter().map(String::as_str).collect();
+    place.told(ids(&streamed), &expected);
     let descending: Vec<_> =
         db.changes().descending().stream().await.unwrap().try_collect().await.unwrap();
-    assert!(descending.iter().rev().map(|change| &change.id).eq(&expected));
+    expected.reverse();
+    place.told(ids(&descending), &expected);
     // Every batch says truly how far it goes.
     let mut batches = db.changes().batches().await.unwrap();
     let mut seen = 0;
@@ -190,9 +209,8 @@ pub async fn a_long_feed_is_streamed_whole(place: Place) {
 pub async fn a_live_feed_tells_what_is_there_and_then_what_happens(place: Place) {
     let db = filled(&place, &["a", "b"]).await;
     let mut feed = db.changes().live().await.unwrap();
-    for id in ["a", "b"] {
-        assert_eq!(soon(feed.try_next()).await.unwrap().unwrap().id, id);
-    }
+    let first = soon(feed.by_ref().take(2).try_collect::<Vec<_>>()).await.unwrap();
+    place.told(ids(&first), &["a", "b"]);
     assert!(within(Duration::from_millis(50), feed.try_next()).await.is_none());
     for n in 0..20 {
         let id = format!("later-{n}");
@@ -220,8 +238,8 @@ pub async fn a_live_feed_from_now_misses_nothing_after_it_was_asked_for(place: P
     let mut feed = db.changes().since_now().live().await.unwrap();
     db.put(json!({"_id": "a"})).await.unwrap();
     db.put(json!({"_id": "b"})).await.unwrap();
-    assert_eq!(soon(feed.try_next()).await.unwrap().unwrap().id, "a");
-    assert_eq!(soon(feed.try_next()).await.unwrap().unwrap().id, "b");
+    let both = soon(feed.by_ref().take(2).try_collect::<Vec<_>>()).await.unwrap();
+    place.told(ids(&both), &["a", "b"]);
 }
 
 pub async fn a_live_feed_says_when_it_has_caught_up(place: Place) {
@@ -229,7 +247,8 @@ pub async fn a_live_feed_says_when_it_has_caught_up(place: Place) {
     let seq = db.info().await.unwrap().update_seq;
     let mut feed = db.changes().since(seq.clone()).live_batches().await.unwrap();
     let batch = soon(feed.try_next()).await.unwrap().unwrap();
-    assert_eq!((batch.changes.len(), batch.last_seq, batch.pending), (0, seq, 0));
+    assert_eq!((batch.changes.len(), batch.pending), (0, 0));
+    place.same_seq(&batch.last_seq, &seq);
 }
 
 pub async fn a_live_feed_passes_over_what_is_filtered_out(place: Place) {
@@ -252,7 +271,8 @@ pub async fn a_live_feed_ends_at_its_limit(place: Place) {
         db.put_at(id, json!({})).await.unwrap();
     }
     let all: Vec<_> = soon(feed.try_collect()).await.unwrap();
-    assert_eq!(ids(&all), ["a", "b", "c"]);
+    assert_eq!(all.len(), 3);
+    assert!(place.is_cluster() || ids(&all) == ["a", "b", "c"]);
 }
 
 pub async fn every_live_feed_sees_every_document(place: Place) {

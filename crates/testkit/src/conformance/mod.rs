@@ -3,7 +3,8 @@
 //!
 //! The cases are written once and run on each implementation there is: in memory, on disk, through
 //! HTTP, and on a real CouchDB. So nothing in them may assume what only one of them does. Update
-//! sequences are opaque: they can be handed back and compared for equality, not counted.
+//! sequences are opaque: they can be handed back and compared by [`Place::same_seq`], not counted.
+//! What a cluster of CouchDB does not promise, a case asks of the others: [`Place::is_cluster`].
 //!
 //! One file per chapter of the API; [`scenarios`] holds the ones that were promised by number.
 //!
@@ -30,6 +31,7 @@ use serde_json::Value;
 use settee::Rev;
 use settee::adapter::Host;
 use settee::prelude::*;
+use settee::wire::Seq;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -49,13 +51,47 @@ pub struct Place {
     couch: Couch,
     prefix: String,
     made: Arc<AtomicU64>,
+    cluster: bool,
 }
 
 impl Place {
     /// A part of a host that no other case uses.
     pub fn new(host: Arc<dyn Host>) -> Place {
         let prefix = format!("t{:08x}", rand::random::<u32>());
-        Place { couch: Couch::from_host(host), prefix, made: Arc::default() }
+        Place { couch: Couch::from_host(host), prefix, made: Arc::default(), cluster: false }
+    }
+
+    /// The same, in a cluster.
+    pub fn in_cluster(host: Arc<dyn Host>) -> Place {
+        Place { cluster: true, ..Place::new(host) }
+    }
+
+    /// Whether databases are in shards, each with sequences of its own, and nodes decide without
+    /// waiting for each other. Even a single node of CouchDB is such a cluster.
+    pub fn is_cluster(&self) -> bool {
+        self.cluster
+    }
+
+    /// Checks that the changes of these documents came, in this order if there is one.
+    #[track_caller]
+    pub fn told<'a>(&self, came: impl IntoIterator<Item = &'a str>, ids: &[&str]) {
+        let (mut came, mut ids) = (Vec::from_iter(came), ids.to_vec());
+        if self.cluster {
+            came.sort_unstable();
+            ids.sort_unstable();
+        }
+        assert_eq!(came, ids);
+    }
+
+    /// Checks that two sequences mean the same place. A cluster has many texts for one, of which only
+    /// the sum in front of them tells something.
+    #[track_caller]
+    pub fn same_seq(&self, one: &Seq, other: &Seq) {
+        let sum = |seq: &Seq| seq.to_string().split('-').next().map(str::to_owned);
+        match self.cluster {
+            true => assert_eq!(sum(one), sum(other)),
+            false => assert_eq!(one, other),
+        }
     }
 
     /// The host.

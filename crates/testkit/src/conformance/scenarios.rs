@@ -403,10 +403,11 @@ pub async fn s_139_210_changes_are_read_by_pages(place: Place) {
     db.bulk_docs(docs, true).await.unwrap();
     let all = db.changes().fetch().await.unwrap();
     assert_eq!(all.changes.len(), 210);
-    assert_eq!(all.last_seq, db.info().await.unwrap().update_seq);
+    place.same_seq(&all.last_seq, &db.info().await.unwrap().update_seq);
     let page = db.changes().since(all.changes[99].seq.clone()).limit(5).fetch().await.unwrap();
-    assert_eq!(page.changes, all.changes[100..105]);
-    assert_eq!(page.last_seq, page.changes[4].seq);
+    assert_eq!(page.changes.len(), 5);
+    assert!(place.is_cluster() || page.changes == all.changes[100..105]);
+    place.same_seq(&page.last_seq, &page.changes[4].seq);
 }
 
 /// S-140.
@@ -426,7 +427,7 @@ pub async fn s_140_a_feed_tells_until_it_is_stopped(place: Place) {
     });
     let batch = told.await;
     assert_eq!(batch.changes[0].id, "foo");
-    assert_eq!(batch.last_seq, db.info().await.unwrap().update_seq);
+    place.same_seq(&batch.last_seq, &db.info().await.unwrap().update_seq);
     drop(feed);
     db.put(json!({"_id": "after"})).await.unwrap();
 }
@@ -595,7 +596,7 @@ pub async fn u_031_032_one_change_is_told_at_once_or_later(place: Place) {
     db.put_at("foo", json!({"bar": true})).await.unwrap();
     let changes = db.changes().fetch().await.unwrap();
     assert_eq!((changes.changes.len(), changes.changes[0].id.as_str()), (1, "foo"));
-    assert_eq!(changes.last_seq, changes.changes[0].seq);
+    place.same_seq(&changes.last_seq, &changes.changes[0].seq);
     let mut feed = db.changes().since(changes.last_seq).live().await.unwrap();
     let later = async {
         sleep(Duration::from_millis(300)).await;

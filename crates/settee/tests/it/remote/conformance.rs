@@ -46,7 +46,7 @@ fn couchdb() {
             continue;
         }
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        let place = Place::new(Arc::new(remote.clone()));
+        let place = Place::in_cluster(Arc::new(remote.clone()));
         let ran = runtime.block_on(async {
             let ran = within(LIMIT, tokio::spawn((case.run)(place.clone()))).await;
             place.clean_up().await;
