@@ -7,7 +7,7 @@ Requests stand in `chapters/*.http`, one on a line, in sequences with a database
     GET @/a?rev=<a> [If-None-Match: "<a>"] [As: nobody]
 
 `<a>` is the latest revision of the document `a` that this server has told, `<a:1>` its revision of that
-generation, `<rev>` the latest revision of any, `<seq>` the latest sequence and `<x*9>` nine times `x`. Lines that are indented continue the
+generation, `<rev>` the latest revision of any, `<seq>` the latest sequence, `<cookie>` the session and `<x*9>` nine times `x`. Lines that are indented continue the
 body; with `[Lines: yes]`, as lines of their own that end in CRLF. A body is JSON unless its `Content-Type`
 says otherwise. `[As: name:password]` asks as somebody else than the server's admin.
 """
@@ -30,7 +30,7 @@ PATIENCE = 8
 REQUEST = re.compile(r"(?P<method>[A-Z]+) (?P<path>\S+)(?P<headers>(?: \[[\w-]+: [^\]]*\])*) ?(?P<body>.*)", re.S)
 HEADER = re.compile(r"\[([\w-]+): ([^\]]*)\]")
 RECALLED = re.compile(r"<(\w[\w./-]*)(?::(\d+))?>")
-REPEATED = re.compile(r"<(\w+)\*(\d+)>")
+REPEATED = re.compile(r"<([^<>*]+)\*(\d+)>")
 
 
 class Request:
@@ -74,7 +74,7 @@ class Server:
         self.begin()
 
     def begin(self):
-        self.db = "beside-" + uuid.uuid4().hex[:12]
+        self.db, self.cookie = "beside-" + uuid.uuid4().hex[:12], "none"
         self.revs, self.rev, self.seq = {}, "0-0", "0"
 
     def fill_in(self, text):
@@ -82,7 +82,7 @@ class Server:
             id, generation = found.groups()
             if id == "seq":
                 return quote(str(self.seq))
-            if id in ("db", "name", "password", "host", "port", "rev"):
+            if id in ("db", "name", "password", "host", "port", "rev", "cookie"):
                 return str(getattr(self, id))
             revs = self.revs.get(id, [])
             if generation:
@@ -124,6 +124,8 @@ class Server:
         finally:
             line.close()
         self.remember(answer.json)
+        cookie = re.match("AuthSession=([^;]+)", answer.headers.get("Set-Cookie", ""))
+        self.cookie = cookie[1] if cookie else self.cookie
         return answer.comparable()
 
 
