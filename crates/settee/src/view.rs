@@ -143,8 +143,8 @@ impl View {
     /// Only rows with keys of a range: `startkey` and `endkey`. When
     /// [`descending`](View::descending), it begins with the highest.
     ///
-    /// A range may be without its end, but not without its beginning (which Rust has no literal
-    /// for anyway).
+    /// A range may leave out its end (`a..b`), but not its beginning, for which Rust has no literal
+    /// anyway.
     pub fn range<K: Serialize>(mut self, range: impl RangeBounds<K>) -> View {
         self.options.start = match range.start_bound() {
             Bound::Unbounded => None,
@@ -453,6 +453,11 @@ impl fmt::Debug for ViewResult {
 }
 
 impl ViewResult {
+    /// The view's name, as [`Database::view`](crate::Database::view) takes it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// How many rows there are here.
     pub fn len(&self) -> usize {
         self.rows.len()

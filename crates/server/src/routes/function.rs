@@ -10,7 +10,7 @@ use axum::body::{Body, Bytes};
 use axum::http::header::{self, HeaderName};
 use axum::http::{Method, StatusCode};
 use settee::design::{self, Functions, Target};
-use settee_core::{Error, Result};
+use settee_core::{Error, ErrorKind, Result};
 use std::sync::Arc;
 
 /// How often a request is rewritten at most, as long as the configuration says nothing.
@@ -57,6 +57,13 @@ pub(super) async fn list(member: Member, call: Arc<Call>) -> Result<Response> {
     let functions = Functions::new(member.db().clone());
     let list = functions.list(call.param("ddoc"), name, view, &request).await?;
     answer(&call, list.code, &list.headers, Body::from_stream(list.body))
+}
+
+/// `/{db}/_design/{ddoc}/_show`, `_list` and `_update` without a function's name
+pub(super) async fn nameless(_member: Member, call: Arc<Call>) -> Result<Response> {
+    let path = call::segments(&call)?;
+    let kind = path.last().map_or("", |segment| segment.trim_start_matches('_'));
+    Err(Error::new(ErrorKind::NotFound, "Invalid path.").with_name(format!("{kind}_error")))
 }
 
 /// `/{db}/_design/{ddoc}/_rewrite/…`

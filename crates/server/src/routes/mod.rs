@@ -243,6 +243,21 @@ fn table() -> Vec<Route> {
             [on(M::POST, function::update), on(M::PUT, function::update)],
         ),
         route(
+            "/{db}/_design/{ddoc}/_show",
+            "GET,POST",
+            [on(M::GET, function::nameless), on(M::POST, function::nameless)],
+        ),
+        route(
+            "/{db}/_design/{ddoc}/_list",
+            "GET,POST",
+            [on(M::GET, function::nameless), on(M::POST, function::nameless)],
+        ),
+        route(
+            "/{db}/_design/{ddoc}/_update",
+            "POST,PUT",
+            [on(M::POST, function::nameless), on(M::PUT, function::nameless)],
+        ),
+        route(
             "/{db}/_design/{ddoc}/_rewrite",
             "GET,PUT,POST,DELETE",
             [M::GET, M::PUT, M::POST, M::DELETE].map(|method| on(method, function::rewrite)),

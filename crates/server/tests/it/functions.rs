@@ -153,6 +153,12 @@ async fn lists_make_pages_of_views() {
     for path in ["/db/_design/d/_list/lines", "/db/_design/d/_list/lines/a/b/c"] {
         assert_error(&root.get(path).send().await, 404, "list_error", "Invalid path.");
     }
+    for (path, error) in [("_show", "show_error"), ("_list", "list_error")] {
+        let reply = root.get(&format!("/db/_design/d/{path}")).send().await;
+        assert_error(&reply, 404, error, "Invalid path.");
+    }
+    let reply = root.post("/db/_design/d/_update").send().await;
+    assert_error(&reply, 404, "update_error", "Invalid path.");
     // What has been sent cannot be taken back: the connection breaks.
     let late = root.get("/db/_design/d/_list/late/by_kind?reduce=false");
     let late = late.open().await.read_raw().await;

@@ -4,7 +4,7 @@
 //! out as it comes. Neither gets ahead of the other: the thread waits in [`Pipe`] until whoever reads
 //! the response comes for more.
 
-use super::{Functions, Rendered, Request, Response, parameters};
+use super::{Functions, Rendered, Request, Response, view_options};
 use crate::adapter::ViewRows;
 use crate::script::ListIo;
 use bytes::Bytes;
@@ -13,7 +13,6 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::{Map, Value, json};
 use settee_core::document::WriteJson;
 use settee_core::options::{DocSet, ViewOptions};
-use settee_core::parameters::Param;
 use settee_core::wire::ViewRow;
 use settee_core::{Error, ErrorKind, Result};
 use std::sync::mpsc;
@@ -37,15 +36,7 @@ impl Functions {
             Error::new(ErrorKind::NotFound, "Invalid path.").with_name("list_error")
         })?;
         let (other, view) = view.split_once('/').unwrap_or((ddoc, view));
-        let mut options = ViewOptions::default();
-        if let Some(body) = &request.body {
-            let content_type = request.header("Content-Type").unwrap_or("application/json");
-            let members = Some(body).filter(|_| content_type.starts_with("application/json"));
-            let members = members.and_then(|body| serde_json::from_str::<Map<_, _>>(body).ok());
-            let members = members.ok_or_else(|| Error::bad_request("invalid_json"))?;
-            options.take_all(Param::members(&members))?;
-        }
-        options.take_all(parameters(&request.query))?;
+        let options = view_options(request)?;
         let rows = self.rows(other, view, &options).await?;
         self.list_rows(ddoc, name, rows, options.include_docs, request).await
     }

@@ -49,9 +49,9 @@ use crate::Database;
 use crate::adapter::Adapter;
 use crate::script::{DesignSource, unknown_language};
 use serde_json::{Map, Value};
-use settee_core::options::{GetOptions, WriteOptions};
+use settee_core::options::{GetOptions, ViewOptions, WriteOptions};
 use settee_core::parameters::Param;
-use settee_core::{Document, ErrorKind, Result, json};
+use settee_core::{Document, Error, ErrorKind, Result, json};
 use std::sync::Arc;
 
 /// The functions of one database's design documents, run in this process by
@@ -210,12 +210,21 @@ impl Functions {
     }
 }
 
-/// The parameters of a query: texts as they came, or any JSON.
-fn parameters(query: &Map<String, Value>) -> impl Iterator<Item = (&str, Param<'_>)> {
-    query.iter().map(|(name, value)| match value {
+/// The options of a view: members of the body, if there is one, and parameters of the query.
+fn view_options(request: &Request) -> Result<ViewOptions> {
+    let mut options = ViewOptions::default();
+    if let Some(body) = &request.body {
+        let content_type = request.header("Content-Type").unwrap_or("application/json");
+        let members = Some(body).filter(|_| content_type.starts_with("application/json"));
+        let members = members.and_then(|body| serde_json::from_str::<Map<_, _>>(body).ok());
+        let members = members.ok_or_else(|| Error::bad_request("invalid_json"))?;
+        options.take_all(Param::members(&members))?;
+    }
+    options.take_all(request.query.iter().map(|(name, value)| match value {
         Value::String(text) => (name.as_str(), Param::Text(text)),
         value => (name.as_str(), Param::Json(value)),
-    })
+    }))?;
+    Ok(options)
 }
 
 fn check_language(language: Option<&str>) -> Result<()> {

@@ -5,6 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use settee_core::{Error, ErrorKind, Result};
 use std::fmt::Write as _;
@@ -126,10 +127,33 @@ impl Response {
         find(&self.headers, name)
     }
 
+    /// The body as text.
+    ///
+    /// # Errors
+    ///
+    /// `BadReply` if it is none.
+    pub fn text(&self) -> Result<&str> {
+        std::str::from_utf8(&self.body).map_err(not_that)
+    }
+
+    /// The body, which is JSON, as a value of some type.
+    ///
+    /// # Errors
+    ///
+    /// `BadReply` if it is something else.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
+        serde_json::from_slice(&self.body).map_err(not_that)
+    }
+
     pub(super) fn set_header(&mut self, name: &str, value: &str) {
         self.headers.retain(|(other, _)| !other.eq_ignore_ascii_case(name));
         self.headers.push((name.to_owned(), value.to_owned()));
     }
+}
+
+fn not_that(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    let reason = format!("The response is something else: {error}");
+    Error::new(ErrorKind::BadReply, reason).with_source(error)
 }
 
 fn read_headers(headers: &Map<String, Value>) -> Result<Vec<(String, String)>> {

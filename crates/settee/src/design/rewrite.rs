@@ -1,14 +1,18 @@
 //! Rewrites: other paths for what a database can do.
 
 use super::request::{encode, escape, plain};
-use super::{Design, FunctionPath, Functions, Rendered, Request, Response, Stub, parameters};
+use super::{Design, FunctionPath, Functions, Rendered, Request, Response, Stub, view_options};
 use crate::adapter::ViewRows;
-use futures_util::TryStreamExt;
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
 use settee_core::document::WriteJson;
 use settee_core::json::Limits;
-use settee_core::options::{AttachmentOptions, GetOptions, ViewOptions, WriteOptions};
+use settee_core::options::{
+    AttachmentHead, AttachmentOptions, GetOptions, ViewOptions, WriteOptions,
+};
+use settee_core::wire::Saved;
 use settee_core::{Document, Error, ErrorKind, Result, Rev};
 
 /// How often one request may be rewritten.
@@ -147,6 +151,10 @@ impl Functions {
             ["_design", ddoc, "_list", name, view @ ..] => {
                 self.list(ddoc, name, joined(view).as_deref(), request).await
             }
+            ["_design", ddoc, "_info"] => {
+                let info = self.db.design_info(ddoc).await?;
+                Ok(json_response(200, serde_json::to_string(&info).map_err(Error::internal)?))
+            }
             ["_design", ddoc, "_view", view] => self.view_response(ddoc, view, request).await,
             ["_all_docs"] => self.view_response("", "_all_docs", request).await,
             ["_design", ddoc] => self.document(&format!("_design/{ddoc}"), request).await,
@@ -154,7 +162,7 @@ impl Functions {
                 self.attachment(&format!("_design/{ddoc}"), &name.join("/"), request).await
             }
             ["_local", id] => self.document(&format!("_local/{id}"), request).await,
-            [] => Err(method_not_allowed(request)),
+            [] => self.database(request).await,
             [special, ..] if special.starts_with('_') => {
                 Err(Error::new(ErrorKind::NotImplemented, format!("{special} within a rewrite")))
             }
@@ -164,14 +172,24 @@ impl Functions {
     }
 
     async fn view_response(&self, ddoc: &str, view: &str, request: &Request) -> Result<Rendered> {
-        let mut options = ViewOptions::default();
-        options.take_all(parameters(&request.query))?;
+        let options = view_options(request)?;
         let rows = self.rows(ddoc, view, &options).await?;
         Ok(json_response(200, collect(rows, &options).await?))
     }
 
+    async fn database(&self, request: &Request) -> Result<Rendered> {
+        match request.method.as_str() {
+            "GET" | "HEAD" => {
+                let info = self.db.info().await?;
+                Ok(json_response(200, serde_json::to_string(&info).map_err(Error::internal)?))
+            }
+            "POST" => self.write(sent_document(request)?, 201).await,
+            _ => Err(method_not_allowed(request)),
+        }
+    }
+
     async fn document(&self, id: &str, request: &Request) -> Result<Rendered> {
-        let rev = request.query.get("rev").map(plain).map(|rev| rev.parse::<Rev>()).transpose()?;
+        let rev = asked_rev(request)?;
         match request.method.as_str() {
             "GET" | "HEAD" => {
                 let options = GetOptions { rev, ..GetOptions::default() };
@@ -179,8 +197,7 @@ impl Functions {
                 Ok(json_response(200, doc.to_json()))
             }
             "PUT" => {
-                let body = request.body.as_deref().unwrap_or_default();
-                let mut doc = Document::parse(body.as_bytes(), &Limits::default())?;
+                let mut doc = sent_document(request)?;
                 doc.id = Some(id.to_owned());
                 doc.rev = rev.or(doc.rev);
                 self.write(doc, 201).await
@@ -194,20 +211,44 @@ impl Functions {
     }
 
     async fn write(&self, doc: Document, code: u16) -> Result<Rendered> {
-        let saved = self.db.put(doc, None, &WriteOptions::default()).await?;
-        let mut out = Vec::new();
-        saved.write_json(&mut out);
-        Ok(json_response(code, String::from_utf8(out).map_err(Error::internal)?))
+        saved(code, &self.db.put(doc, None, &WriteOptions::default()).await?)
     }
 
     async fn attachment(&self, id: &str, name: &str, request: &Request) -> Result<Rendered> {
-        if !["GET", "HEAD"].contains(&request.method.as_str()) {
-            return Err(method_not_allowed(request));
+        let rev = asked_rev(request)?;
+        match request.method.as_str() {
+            "GET" | "HEAD" => {
+                let options = AttachmentOptions { rev, ..AttachmentOptions::default() };
+                let reader = self.db.attachment(id, name, &options).await?;
+                let headers = vec![("Content-Type".to_owned(), reader.content_type)];
+                Ok(Rendered { code: 200, headers, body: reader.body })
+            }
+            "PUT" => {
+                let content_type = request.header("Content-Type").map(str::to_owned);
+                let head = AttachmentHead { content_type, ..AttachmentHead::default() };
+                let body = Bytes::from(request.body.clone().unwrap_or_default());
+                let body = stream::once(std::future::ready(Ok(body))).boxed();
+                saved(201, &self.db.put_attachment(id, name, rev, head, body).await?)
+            }
+            "DELETE" => saved(200, &self.db.delete_attachment(id, name, rev).await?),
+            _ => Err(method_not_allowed(request)),
         }
-        let reader = self.db.attachment(id, name, &AttachmentOptions::default()).await?;
-        let headers = vec![("Content-Type".to_owned(), reader.content_type)];
-        Ok(Rendered { code: 200, headers, body: reader.body })
     }
+}
+
+/// The document that a request brings.
+fn sent_document(request: &Request) -> Result<Document> {
+    Document::parse(request.body.as_deref().unwrap_or_default().as_bytes(), &Limits::default())
+}
+
+fn asked_rev(request: &Request) -> Result<Option<Rev>> {
+    request.query.get("rev").map(plain).map(|rev| rev.parse()).transpose()
+}
+
+fn saved(code: u16, saved: &Saved) -> Result<Rendered> {
+    let mut out = Vec::new();
+    saved.write_json(&mut out);
+    Ok(json_response(code, String::from_utf8(out).map_err(Error::internal)?))
 }
 
 fn joined(segments: &[&str]) -> Option<String> {

@@ -1007,6 +1007,23 @@ mod rewrites {
             (200, true),
             "{all}"
         );
+        // What a database does, within the reach of a rule.
+        let (code, info) = text("db", &plain);
+        assert_eq!((code, info.contains("\"doc_count\":3")), (200, true), "{info}");
+        let post = Stub { body: Some("{\"_id\":\"sent\"}".into()), ..method("POST") };
+        assert_eq!(text("db", &post).0, 201);
+        assert!(text("db/_design/test/_info", &plain).1.contains("\"language\":\"javascript\""));
+        let rev = block_on(test.db.current_rev("sent")).unwrap().unwrap().to_string();
+        let put = Stub { body: Some("content".into()), ..method("PUT") };
+        let put = Stub { query: members(json!({"rev": rev})), ..put };
+        let (code, saved) = text("db/sent/a.txt", &put);
+        assert_eq!((code, text("db/sent/a.txt", &plain).1.as_str()), (201, "content"));
+        let rev = serde_json::from_str::<Value>(&saved).unwrap()["rev"].clone();
+        let delete = Stub { query: members(json!({"rev": rev})), ..method("DELETE") };
+        assert_eq!(text("db/sent/a.txt", &delete).0, 200);
+        assert_eq!(rewrite("db/sent/a.txt", &plain).unwrap_err().status(), 404);
+        let keys = Stub { body: Some("{\"keys\":[\"sent\",\"no\"]}".into()), ..method("POST") };
+        assert!(text("db/_all_docs", &keys).1.contains("\"key\":\"no\",\"error\":\"not_found\""));
         assert_eq!(rewrite("loop", &plain).unwrap_err().status(), 400);
         assert_eq!(rewrite("out", &plain).unwrap_err().kind(), ErrorKind::NotImplemented);
     }

@@ -2,27 +2,11 @@
 //! cases do nothing.
 #![allow(missing_docs)] // A case is described by its name.
 
-use super::{Place, doc, fails};
+use super::{Place, doc, fails, with_design};
 use futures_util::TryStreamExt;
 use serde_json::{Map, Value, json};
 use settee::design::{Rendered, Response, Stub, UserCtx, Validation};
 use settee::prelude::*;
-
-/// A new database with a design document `d`; `None` without JavaScript.
-async fn with_design(place: &Place, mut design: Value) -> Option<Database> {
-    let db = place.db().await;
-    design["_id"] = "_design/d".into();
-    db.put(doc(design)).await.unwrap();
-    let probe = json!({"_id": "_design/probe", "shows": {"probe": "function() { return ''; }"}});
-    db.put(doc(probe)).await.unwrap();
-    match db.show("probe", &Stub::default()).await {
-        Err(error) if error.name() == "unknown_query_language" => None,
-        probed => {
-            probed.unwrap();
-            Some(db)
-        }
-    }
-}
 
 macro_rules! with_design {
     ($place:expr, $($design:tt)*) => {
@@ -48,7 +32,7 @@ fn query(query: Value) -> Stub {
 }
 
 fn text(response: &Response) -> &str {
-    std::str::from_utf8(&response.body).unwrap()
+    response.text().unwrap()
 }
 
 async fn listed(db: &Database, path: &str, stub: &Stub) -> Result<Response> {
@@ -178,8 +162,29 @@ pub async fn u_038_an_update_makes_a_document_of_a_request(place: Place) {
     let (form, query) = (members(json!({"a": "1 +"})), members(json!({"q": "a&b"})));
     let stub = Stub { form, query, ..Stub::default() };
     let echoed = db.run_update("d/form", &stub).await.unwrap();
-    let echoed: Value = serde_json::from_slice(&echoed.body).unwrap();
+    let echoed: Value = echoed.json().unwrap();
     assert_eq!(echoed, json!(["POST", {"a": "1 +"}, {"q": "a&b"}, "a=1%20%2B"]));
+}
+
+pub async fn u_036_a_show_is_called_with_and_without_a_document(place: Place) {
+    let show = "function(doc, req) { return req.id + ':' + (req.query.r || '<default>'); }";
+    let db = with_design!(place, {"shows": {"bar": show}});
+    let (plain, r) = (Stub::default(), query(json!({"r": "abc"})));
+    for (path, stub, wanted) in [
+        ("d/bar", &plain, "null:<default>"),
+        ("d/bar/1", &plain, "1:<default>"),
+        ("d/bar", &r, "null:abc"),
+        ("_design/d/_show/bar", &r, "null:abc"),
+        ("_design/d/_show/bar/1", &plain, "1:<default>"),
+    ] {
+        let response = db.show(path, stub).await.unwrap();
+        assert_eq!(response.text().unwrap(), wanted, "{path}");
+        let html = Some("text/html; charset=utf-8");
+        assert_eq!(
+            (response.header("Content-Type"), response.header("Vary")),
+            (html, Some("Accept"))
+        );
+    }
 }
 
 pub async fn requests_are_shown_as_they_are_made(place: Place) {
@@ -197,7 +202,7 @@ pub async fn requests_are_shown_as_they_are_made(place: Place) {
         ("d/args/_design/d", json!("_design/d"), json!("_design/d")),
     ] {
         let response = db.show(path, &stub).await.unwrap();
-        let shown: Value = serde_json::from_slice(&response.body).unwrap();
+        let shown: Value = response.json().unwrap();
         assert_eq!((&shown["id"], &shown["req_id"]), (&id, &req_id), "{path}");
         assert_eq!((&shown["method"], &shown["x"]), (&json!("GET"), &json!("here")));
         assert_eq!(shown["query"]["t"], "ä");
@@ -205,7 +210,7 @@ pub async fn requests_are_shown_as_they_are_made(place: Place) {
     }
     let stub = Stub { body: Some("hello".to_owned()), ..Stub::default() };
     let response = db.show("d/args", &stub).await.unwrap();
-    let shown: Value = serde_json::from_slice(&response.body).unwrap();
+    let shown: Value = response.json().unwrap();
     assert_eq!((&shown["method"], &shown["body"]), (&json!("POST"), &json!("hello")));
 }
 
@@ -230,7 +235,7 @@ pub async fn a_function_says_what_status_and_headers_a_response_has(place: Place
     assert_eq!(&bytes.body[..], [0, 255]);
     assert_eq!(bytes.header("Content-Type"), Some("application/octet-stream"));
     let json = db.show("d/json", &Stub::default()).await.unwrap();
-    let value: Value = serde_json::from_slice(&json.body).unwrap();
+    let value: Value = json.json().unwrap();
     assert_eq!((json.code, value), (404, json!({"error": "mine", "n": 1})));
 }
 
@@ -312,11 +317,11 @@ pub async fn rules_rewrite_paths(place: Place) {
     put(&db, (1..4).map(|n| json!({"_id": format!("d{n}"), "n": n}))).await;
     let plain = Stub::default();
     let found = rewritten(&db, "d/doc/d1", &plain).await.unwrap();
-    let found: Value = serde_json::from_slice(&found.body).unwrap();
+    let found: Value = found.json().unwrap();
     assert_eq!((&found["_id"], &found["n"]), (&json!("d1"), &json!(1)));
     assert_eq!(text(&rewritten(&db, "d/s/d2", &plain).await.unwrap()), "I am d2");
     let rows = rewritten(&db, "d/v", &plain).await.unwrap();
-    let rows: Value = serde_json::from_slice(&rows.body).unwrap();
+    let rows: Value = rows.json().unwrap();
     assert_eq!(rows["rows"].as_array().unwrap().len(), 2);
     assert_eq!(text(&rewritten(&db, "d/l/by_n", &plain).await.unwrap()), "1 2 3 ");
     let by = Stub { method: Some("POST".to_owned()), ..query(json!({"by": "me"})) };

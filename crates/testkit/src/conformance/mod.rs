@@ -27,9 +27,10 @@ pub mod scenarios;
 pub mod views;
 
 use futures_util::future::BoxFuture;
-use serde_json::Value;
+use serde_json::{Value, json};
 use settee::Rev;
 use settee::adapter::Host;
+use settee::design::Stub;
 use settee::prelude::*;
 use settee::wire::Seq;
 use std::fmt::Debug;
@@ -162,6 +163,22 @@ pub fn rev(text: &str) -> Rev {
 #[track_caller]
 pub fn revs<const N: usize>(texts: [&str; N]) -> Vec<Rev> {
     texts.map(rev).into()
+}
+
+/// A new database with a design document `d`; `None` where no JavaScript runs.
+pub async fn with_design(place: &Place, mut design: Value) -> Option<Database> {
+    let db = place.db().await;
+    design["_id"] = "_design/d".into();
+    db.put(doc(design)).await.unwrap();
+    let probe = json!({"_id": "_design/probe", "shows": {"probe": "function() { return ''; }"}});
+    db.put(doc(probe)).await.unwrap();
+    match db.show("probe", &Stub::default()).await {
+        Err(error) if error.name() == "unknown_query_language" => None,
+        probed => {
+            probed.unwrap();
+            Some(db)
+        }
+    }
 }
 
 /// Writes revisions as they are elsewhere: `(rev, its ancestors with the nearest first)`.
@@ -316,6 +333,7 @@ macro_rules! for_all_cases {
                 s_133_134_a_list_makes_a_page_of_any_view,
                 u_037_a_list_has_all_the_options_of_its_view,
                 u_038_an_update_makes_a_document_of_a_request,
+                u_036_a_show_is_called_with_and_without_a_document,
                 requests_are_shown_as_they_are_made,
                 a_function_says_what_status_and_headers_a_response_has,
                 what_a_function_throws_is_an_error,

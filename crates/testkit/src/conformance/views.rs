@@ -2,7 +2,7 @@
 #![allow(missing_docs)] // A case is described by its name.
 #![allow(clippy::reversed_empty_ranges)] // A descending range begins with its highest key.
 
-use super::{Place, doc, fails};
+use super::{Place, doc, fails, with_design};
 use futures_util::TryStreamExt;
 use serde_json::{Value, json};
 use settee::options::{GetOptions, Update};
@@ -10,25 +10,9 @@ use settee::prelude::*;
 use settee::wire::ViewRow;
 use settee::{View, ViewDefinition, ViewResult};
 
-/// A new database with a design document `d` that has these views; `None` without JavaScript.
-async fn with_views(place: &Place, views: Value) -> Option<Database> {
-    let db = place.db().await;
-    db.put(doc(json!({"_id": "_design/d", "views": views}))).await.unwrap();
-    db.put(doc(json!({"_id": "_design/probe", "views": {"probe": {"map": "function(doc) {}"}}})))
-        .await
-        .unwrap();
-    match db.view("probe").fetch().await {
-        Err(error) if error.name() == "unknown_query_language" => None,
-        probed => {
-            probed.unwrap();
-            Some(db)
-        }
-    }
-}
-
 macro_rules! with_views {
     ($place:expr, $($views:tt)*) => {
-        match with_views(&$place, json!($($views)*)).await {
+        match with_design(&$place, json!({"views": $($views)*})).await {
             Some(db) => db,
             None => return,
         }
