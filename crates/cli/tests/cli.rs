@@ -260,6 +260,14 @@ fn replicate_between_directories_and_servers() {
     });
     assert!(!shown.concat().contains("secret"));
 
+    // A server that accepts and says nothing is waited for as long as is said.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let nobody = format!("http://{}/db", silent.local_addr().unwrap());
+    let waited = run(&["replicate", "--timeout", "1", &nobody, "data/copy"], dir.path());
+    assert_fails(&waited, 1, "did not answer in time");
+    let odd = run(&["replicate", "--heartbeat", "0", &nobody, "data/copy"], dir.path());
+    assert_fails(&odd, 2, "--heartbeat");
+
     // A directory that a server uses is refused, and so is a wrong password.
     let used = run(&["replicate", "served/db", "data/copy"], dir.path());
     assert_fails(&used, 1, "in use by another process");

@@ -47,10 +47,11 @@ impl Server {
 
     /// A figure of the server's process, in KiB.
     fn memory(&self, figure: &str) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
-        let status = status.unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix(figure)?.strip_prefix(':'));
-        line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+        memory(&self.child, figure)
+    }
+
+    fn url(&self, db: &str) -> String {
+        format!("http://admin:secret@{}/{db}", self.address)
     }
 
     /// Begins a request on a connection of its own.
@@ -78,6 +79,14 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A figure of a process, in KiB.
+fn memory(process: &Child, figure: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id()));
+    let status = status.unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(figure)?.strip_prefix(':'));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
 /// The head of a reply.
@@ -135,6 +144,93 @@ fn an_attachment_goes_through_the_server_without_being_held_in_memory() {
 fn an_attachment_of_1_gib_takes_less_than_100_mib_of_the_servers_memory() {
     let peak = attachment(1024 * MIB);
     assert!(peak < 100, "{peak} MiB");
+}
+
+/// Replicates in a process of its own, and returns the most memory that it took, in KiB.
+fn replicate(source: &str, target: &str) -> u64 {
+    let mut process = Command::new(env!("CARGO_BIN_EXE_settee"))
+        .args(["replicate", "--create-target", source, target])
+        .stdout(Stdio::null())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .unwrap();
+    let mut peak = 0;
+    loop {
+        peak = memory(&process, "VmHWM").max(peak);
+        if let Some(status) = process.try_wait().unwrap() {
+            assert!(status.success());
+            return peak;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Twenty times as many documents take no more memory of who replicates them between two servers. What
+/// a directory takes that is filled is the store's.
+fn documents_come_and_go(few: u64) {
+    let server = Server::start();
+    let mut number = 0;
+    let mut peaks = [few, 20 * few].map(|count| {
+        let db = format!("of{count}");
+        server.expect(201, "PUT", &format!("/{db}"));
+        for _ in 0..count / 1000 {
+            let docs: Vec<String> = (0..1000)
+                .map(|_| {
+                    number += 1;
+                    let pad = "x".repeat(250);
+                    format!(r#"{{"_id":"{number:016x}","name":"{number}","pad":"{pad}"}}"#)
+                })
+                .collect();
+            let body = format!(r#"{{"docs":[{}]}}"#, docs.join(","));
+            let length =
+                format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
+            let mut request = server.request("POST", &format!("/{db}/_bulk_docs"), &length);
+            request.get_mut().write_all(body.as_bytes()).unwrap();
+            assert!(head(&mut request).starts_with("HTTP/1.1 201 "));
+        }
+        (replicate(&server.url(&db), &server.url(&format!("{db}-copy"))), count)
+    });
+    println!("KiB, of how many documents: {peaks:?}");
+    peaks.sort();
+    let [(less, _), (more, _)] = peaks;
+    assert!(less > 0 && more < less + 12 * 1024, "{peaks:?}");
+}
+
+#[test]
+fn a_replication_takes_no_more_memory_for_more_documents() {
+    documents_come_and_go(3000);
+}
+
+#[test]
+#[ignore = "writes a million documents"]
+fn a_replication_takes_no_more_memory_for_half_a_million_documents() {
+    documents_come_and_go(25_000);
+}
+
+#[test]
+fn a_replication_holds_no_attachments_in_memory() {
+    let server = Server::start();
+    server.expect(201, "PUT", "/db");
+    let mut piece = vec![0; 64 << 10];
+    let mut rng = StdRng::seed_from_u64(1);
+    // One large, and some that are not small.
+    for (doc, size) in [("large", 160 * MIB), ("a", 8 * MIB), ("b", 8 * MIB), ("c", 8 * MIB)] {
+        let length = format!("Content-Type: image/png\r\nContent-Length: {size}\r\n");
+        let mut upload = server.request("PUT", &format!("/db/{doc}/x"), &length);
+        for _ in 0..size / piece.len() as u64 {
+            rng.fill_bytes(&mut piece);
+            upload.get_mut().write_all(&piece).unwrap();
+        }
+        assert!(head(&mut upload).starts_with("HTTP/1.1 201 "));
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let copy = dir.path().join("data/copy").to_str().unwrap().to_owned();
+    std::fs::create_dir(dir.path().join("data")).unwrap();
+    let pulled = replicate(&server.url("db"), &copy) / 1024;
+    let pushed = replicate(&copy, &server.url("back")) / 1024;
+    let through = replicate(&server.url("db"), &server.url("through")) / 1024;
+    println!("MiB: {pulled} to pull, {pushed} to push, {through} between servers");
+    assert!(pulled < 100 && pushed < 100 && through < 50, "{pulled}, {pushed}, {through} MiB");
 }
 
 /// Indexes documents with ten rows each: `SETTEE_INDEX_ROWS`, ten million if not given.

@@ -196,7 +196,9 @@ impl Attachment {
         if attachment.encoding == Encoding::Identity {
             attachment.encoded_length = None;
         }
-        if attachment.length.is_some_and(|length| length > limits.attachment as u64) {
+        // A stub brings nothing, and may be of what was allowed once, or elsewhere.
+        let too_large = attachment.length.is_some_and(|length| length > limits.attachment as u64);
+        if too_large && attachment.data != AttachmentData::Stub {
             return Err(Error::new(ErrorKind::AttachmentTooLarge, attachment.name));
         }
         Ok(attachment)

@@ -25,7 +25,7 @@ pub struct Limits {
     pub depth: usize,
     /// The largest document, in bytes of normalised text (CouchDB's `max_document_size`).
     pub document: usize,
-    /// The largest inline attachment, in bytes of content.
+    /// The largest attachment that comes with a document, in bytes of content.
     pub attachment: usize,
 }
 

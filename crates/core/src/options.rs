@@ -10,7 +10,7 @@ use crate::wire::Seq;
 use serde_json::{Map, Value};
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// When a write is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -319,6 +319,9 @@ pub struct ChangesOptions {
     pub doc: GetOptions,
     /// Go on with changes as they happen, until the stream is dropped.
     pub live: bool,
+    /// With `live`: how often the server shows that it is still there. If not given, as the
+    /// connection to it says. A database of this process needs none.
+    pub heartbeat: Option<Duration>,
 }
 
 /// How to read an attachment.

@@ -9,6 +9,7 @@ use futures_core::stream::BoxStream;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Serialize;
 use settee_core::{Error, Result, Rev};
+use std::task::Poll;
 
 pub(crate) type Response = axum::http::Response<Body>;
 
@@ -83,18 +84,62 @@ pub(crate) fn header_value(text: &str) -> Result<HeaderValue> {
         .map_err(|e: InvalidHeaderValue| Error::internal(e))
 }
 
+/// Small pieces that are there at once become one of about this size: what each costs on its way
+/// (compression, framing) is paid for all of them.
+const PIECE: usize = 32 << 10;
+
 /// A body that is written as it comes. If it fails, the connection breaks: the status is gone
 /// already, and half a reply must not look like a whole one.
 pub(crate) fn streamed<S>(media_type: &str, body: S) -> Result<Response>
 where
     S: Stream<Item = Result<Bytes>> + Send + 'static,
 {
-    let body = body.inspect(|piece| {
+    let body = gathered(body).inspect(|piece| {
         if let Err(error) = piece {
             tracing::error!(%error, "a reply broke off");
         }
     });
     with(Response::new(Body::from_stream(body)), header::CONTENT_TYPE, media_type)
+}
+
+/// The same bytes in larger pieces. None waits for what is not there yet.
+fn gathered<S>(pieces: S) -> impl Stream<Item = Result<Bytes>> + Send + 'static
+where
+    S: Stream<Item = Result<Bytes>> + Send + 'static,
+{
+    let mut pieces = Box::pin(pieces.fuse());
+    let mut failed = None;
+    stream::poll_fn(move |cx| {
+        if let Some(error) = failed.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        let mut first = Bytes::new();
+        let mut all = Vec::new();
+        while first.len().max(all.len()) < PIECE {
+            match pieces.as_mut().poll_next(cx) {
+                Poll::Ready(Some(Ok(piece))) if first.is_empty() => first = piece,
+                Poll::Ready(Some(Ok(piece))) => {
+                    if all.is_empty() {
+                        all.reserve(PIECE + piece.len());
+                        all.extend_from_slice(&first);
+                    }
+                    all.extend_from_slice(&piece);
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    failed = Some(error);
+                    break;
+                }
+                Poll::Ready(None) => break,
+                Poll::Pending if first.is_empty() => return Poll::Pending,
+                Poll::Pending => break,
+            }
+        }
+        let piece = if all.is_empty() { first } else { all.into() };
+        match piece.is_empty() {
+            false => Poll::Ready(Some(Ok(piece))),
+            true => Poll::Ready(failed.take().map(Err)),
+        }
+    })
 }
 
 /// JSON that is written as it comes.
@@ -162,4 +207,40 @@ pub(crate) fn etag(rev: &Rev) -> String {
 pub(crate) fn matches_etag(list: Option<&str>, etag: &str) -> bool {
     let strip = |tag: &str| tag.trim().trim_start_matches("W/").trim_matches('"').to_owned();
     list.is_some_and(|list| list.split(',').any(|tag| strip(tag) == strip(etag)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt as _;
+
+    #[test]
+    fn small_pieces_are_put_together_and_none_waits_for_the_next() {
+        let piece = |text: &'static str| Poll::Ready(Some(Ok(Bytes::from(text))));
+        let big = "x".repeat(PIECE);
+        let mut script = vec![
+            piece("a"),
+            piece(""),
+            piece("b"),
+            Poll::Pending,
+            piece("c"),
+            Poll::Ready(Some(Ok(Bytes::from(big.clone())))),
+            piece("d"),
+            Poll::Ready(Some(Err(Error::internal("broken")))),
+        ]
+        .into_iter();
+        let mut pieces = Box::pin(gathered(stream::poll_fn(move |cx| {
+            let next = script.next().unwrap_or(Poll::Ready(None));
+            if next.is_pending() {
+                cx.waker().wake_by_ref();
+            }
+            next
+        })));
+        let mut next = || pieces.next().now_or_never().unwrap();
+        assert_eq!(next().unwrap().unwrap(), "ab");
+        assert_eq!(next().unwrap().unwrap(), format!("c{big}"));
+        assert_eq!(next().unwrap().unwrap(), "d");
+        assert_eq!(next().unwrap().unwrap_err().reason(), "broken");
+        assert!(next().is_none());
+    }
 }

@@ -121,6 +121,16 @@ impl Couch {
         self.0.db(name).map(Database)
     }
 
+    /// [`Couch::replicator`](crate::Couch::replicator).
+    pub fn replicator(&self) -> Result<Database> {
+        self.0.replicator().map(Database)
+    }
+
+    /// [`Couch::users`](crate::Couch::users).
+    pub fn users(&self) -> Result<Database> {
+        self.0.users().map(Database)
+    }
+
     waiting! { Couch:
         create(name: &str) -> Database, Database;
         create_if_missing(name: &str) -> Database, Database;

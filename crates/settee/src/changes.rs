@@ -128,6 +128,14 @@ impl Changes {
         self.include_docs()
     }
 
+    /// When live: how often a server shows that it is still there. After three times as long without
+    /// a sign the connection is taken for dead, and made again. As
+    /// `RemoteOptions::heartbeat` says unless set.
+    pub fn heartbeat(mut self, interval: Duration) -> Changes {
+        self.options.heartbeat = Some(interval);
+        self
+    }
+
     /// With [`subscribe`](Changes::subscribe): how long changes are gathered, from the first one
     /// on, before the callback is told of all of them. One second unless set; zero to be told at
     /// once.

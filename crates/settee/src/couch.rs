@@ -158,6 +158,25 @@ impl Couch {
         Ok(Database::new(self.clone(), self.host().database(name)?))
     }
 
+    /// The database of replications that a server carries out, which need not exist. Its documents are
+    /// [`ReplicatorDoc`](crate::replicate::ReplicatorDoc)s.
+    ///
+    /// # Errors
+    ///
+    /// As [`db`](Couch::db).
+    pub fn replicator(&self) -> Result<Database> {
+        self.db("_replicator")
+    }
+
+    /// The database of users, which need not exist.
+    ///
+    /// # Errors
+    ///
+    /// As [`db`](Couch::db).
+    pub fn users(&self) -> Result<Database> {
+        self.db("_users")
+    }
+
     /// Creates a database: `PUT /{db}`.
     ///
     /// # Errors

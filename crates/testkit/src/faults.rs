@@ -1,29 +1,33 @@
 //! A database behind a bad line: calls fail before or after they were carried out, take long, are
-//! carried out twice, and streams break off with or without saying so.
+//! carried out twice, answers overtake each other, and streams break off with or without saying so.
 //!
 //! What becomes of a call is computed from a seed, the call, what it is about and how often that has
 //! been asked before. So it does not depend on the order in which concurrent calls come, and the same
 //! seed gives the same faults.
 
 use crate::time::sleep;
-use futures_util::{StreamExt, stream};
+use futures_channel::oneshot;
+use futures_util::future::select;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use settee::adapter::{
     Adapter, AttachmentReader, ByteStream, ChangesStream, Location, Parts, Rows, ViewRows,
 };
 use settee::options::{
     AllDocsOptions, AttachmentHead, AttachmentOptions, BulkGetItem, ChangesOptions, GetOptions,
-    OpenRevs, ViewOptions, WriteOptions,
+    OpenRevs, Since, ViewOptions, WriteOptions,
 };
 use settee::wire::{
     AutoPurge, DatabaseInfo, DesignInfo, MissingRevs, Purged, RevResult, RevsByDoc, Saved,
-    Security, TempView, TimeBin, WriteResult,
+    Security, Seq, TempView, TimeBin, WriteResult,
 };
 use settee::{AttachmentData, Document, Error, ErrorKind, Result, Rev};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::{self, Debug};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -41,11 +45,15 @@ pub struct Rates {
     pub cut: f64,
     /// An attachment breaks off, and nobody says so.
     pub truncated: f64,
-    /// A write is carried out twice.
-    pub doubled: f64,
+    /// The call is carried out twice, and the second answer is the one that arrives. Writes that
+    /// make new revisions of documents are not, because no client repeats them blindly.
+    pub duplicate: f64,
+    /// The answer comes behind the next one that comes to any call; and the changes of one batch of
+    /// a feed come in another order.
+    pub reorder: f64,
     /// The answer takes up to [`Rates::delay`].
     pub slow: f64,
-    /// See `slow`.
+    /// See `slow`; nor does an answer wait longer to be overtaken.
     pub delay: Duration,
 }
 
@@ -57,7 +65,8 @@ impl Rates {
             unanswered: rate,
             cut: rate,
             truncated: rate,
-            doubled: rate,
+            duplicate: rate,
+            reorder: rate,
             slow: rate,
             delay: Duration::from_millis(3),
         }
@@ -80,6 +89,8 @@ struct State {
     last: Mutex<Option<(u64, Hook)>>,
     asked: Mutex<HashMap<(&'static str, String), u64>>,
     calls: Mutex<HashMap<&'static str, u64>>,
+    /// Answers that wait to be overtaken.
+    held: Mutex<Vec<oneshot::Sender<()>>>,
     injected: AtomicU64,
 }
 
@@ -102,6 +113,7 @@ impl Faults {
             last: Mutex::default(),
             asked: Mutex::default(),
             calls: Mutex::default(),
+            held: Mutex::default(),
             injected: AtomicU64::new(0),
         }))
     }
@@ -159,8 +171,43 @@ impl Faults {
         fate.meet(what).await
     }
 
+    /// The same for a call that may be carried out twice.
+    async fn ask<T, F: Future<Output = Result<T>>>(
+        &self,
+        call: &'static str,
+        about: impl Into<String>,
+        what: impl Fn() -> F,
+    ) -> Result<T> {
+        let about = about.into();
+        let twice = self.duplicates(call, &about);
+        let answer = async {
+            if twice {
+                what().await?;
+            }
+            what().await
+        };
+        self.call(call, about, answer).await
+    }
+
+    fn duplicates(&self, call: &'static str, about: &str) -> bool {
+        let mut fate = self.fate_of(call, format!("again {about}"));
+        fate.happens(fate.rates.duplicate)
+    }
+
+    /// Lets answers that wait to be overtaken go.
+    fn answered(&self) {
+        for held in lock(&self.0.held).drain(..) {
+            // Who was waiting may have given up.
+            let _ = held.send(());
+        }
+    }
+
     fn fate(&self, call: &'static str, about: String) -> Fate {
         *lock(&self.0.calls).entry(call).or_default() += 1;
+        self.fate_of(call, about)
+    }
+
+    fn fate_of(&self, call: &'static str, about: String) -> Fate {
         let mut hasher = DefaultHasher::new();
         (self.0.seed, call, &about).hash(&mut hasher);
         let mut asked = lock(&self.0.asked);
@@ -209,7 +256,37 @@ impl Fate {
         if self.happens(self.rates.unanswered) {
             return Err(self.broken("unanswered"));
         }
+        if self.happens(self.rates.reorder) {
+            let (sender, overtaken) = oneshot::channel();
+            lock(&self.faults.0.held).push(sender);
+            select(overtaken, pin!(sleep(self.rates.delay))).await;
+        }
+        self.faults.answered();
         Ok(result)
+    }
+
+    /// A feed whose batches may be in another order. A client may go on behind any change that it was
+    /// told, so all but the last of a batch are said to be no further than what came before it.
+    fn shuffle(mut self, since: &Since, inner: ChangesStream) -> ChangesStream {
+        let mut before = match since {
+            Since::Start => Seq::Number(0),
+            Since::Seq(seq) => seq.clone(),
+            Since::Now | Since::Time(_) => return inner,
+        };
+        inner
+            .map_ok(move |mut batch| {
+                if self.happens(self.rates.reorder) {
+                    batch.changes.shuffle(&mut self.rng);
+                    let count = batch.changes.len();
+                    for (n, change) in batch.changes.iter_mut().enumerate() {
+                        let last = n + 1 == count;
+                        change.seq = if last { &batch.last_seq } else { &before }.clone();
+                    }
+                }
+                before = batch.last_seq.clone();
+                batch
+            })
+            .boxed()
     }
 
     /// A stream that may break off.
@@ -254,13 +331,6 @@ impl Debug for Faulty {
     }
 }
 
-impl Faulty {
-    fn doubles(&self, call: &'static str, about: &str) -> bool {
-        let mut fate = self.faults.fate(call, format!("again {about}"));
-        fate.happens(fate.rates.doubled)
-    }
-}
-
 #[async_trait::async_trait]
 impl Adapter for Faulty {
     fn name(&self) -> &str {
@@ -272,11 +342,11 @@ impl Adapter for Faulty {
     }
 
     async fn info(&self) -> Result<DatabaseInfo> {
-        self.faults.call("info", "", self.inner.info()).await
+        self.faults.ask("info", "", || self.inner.info()).await
     }
 
     async fn get(&self, id: &str, options: &GetOptions) -> Result<Document> {
-        self.faults.call("get", id, self.inner.get(id, options)).await
+        self.faults.ask("get", id, || self.inner.get(id, options)).await
     }
 
     async fn open_revs(
@@ -285,7 +355,7 @@ impl Adapter for Faulty {
         revs: &OpenRevs,
         options: &GetOptions,
     ) -> Result<Vec<RevResult>> {
-        self.faults.call("open_revs", id, self.inner.open_revs(id, revs, options)).await
+        self.faults.ask("open_revs", id, || self.inner.open_revs(id, revs, options)).await
     }
 
     async fn put(
@@ -295,19 +365,15 @@ impl Adapter for Faulty {
         options: &WriteOptions,
     ) -> Result<Saved> {
         let id = doc.id.clone().unwrap_or_default();
-        let again = match parts.is_none() && !options.new_edits && self.doubles("put", &id) {
-            true => Some(doc.clone()),
-            false => None,
+        let repeatable = parts.is_none() && (!options.new_edits || id.starts_with("_local/"));
+        let twice = repeatable && self.faults.duplicates("put", &id);
+        let answer = async {
+            if twice {
+                self.inner.put(doc.clone(), None, options).await?;
+            }
+            self.inner.put(doc, parts, options).await
         };
-        self.faults
-            .call("put", id, async {
-                let saved = self.inner.put(doc, parts, options).await?;
-                if let Some(doc) = again {
-                    self.inner.put(doc, None, options).await?;
-                }
-                Ok(saved)
-            })
-            .await
+        self.faults.call("put", id, answer).await
     }
 
     async fn bulk_docs(
@@ -318,19 +384,14 @@ impl Adapter for Faulty {
         let id = docs.first().and_then(|doc| doc.id.clone()).unwrap_or_default();
         let follows = docs.iter().flat_map(|doc| &doc.attachments);
         let whole = follows.into_iter().all(|att| att.data != AttachmentData::Follows);
-        let again = match whole && !options.new_edits && self.doubles("bulk_docs", &id) {
-            true => Some(docs.clone()),
-            false => None,
+        let twice = whole && !options.new_edits && self.faults.duplicates("bulk_docs", &id);
+        let answer = async {
+            if twice {
+                self.inner.bulk_docs(docs.clone(), options).await?;
+            }
+            self.inner.bulk_docs(docs, options).await
         };
-        self.faults
-            .call("bulk_docs", id, async {
-                let results = self.inner.bulk_docs(docs, options).await?;
-                if let Some(docs) = again {
-                    self.inner.bulk_docs(docs, options).await?;
-                }
-                Ok(results)
-            })
-            .await
+        self.faults.call("bulk_docs", id, answer).await
     }
 
     async fn bulk_get(
@@ -339,8 +400,8 @@ impl Adapter for Faulty {
         options: &GetOptions,
     ) -> Result<BoxStream<Result<(String, Vec<RevResult>)>>> {
         let id = items.first().map(|item| item.id.clone()).unwrap_or_default();
-        let stream = self.inner.bulk_get(items, options);
-        let stream = self.faults.call("bulk_get", id.clone(), stream).await?;
+        let stream = || self.inner.bulk_get(items.clone(), options);
+        let stream = self.faults.ask("bulk_get", id.clone(), stream).await?;
         Ok(self.faults.fate("bulk_get stream", id).cut(stream))
     }
 
@@ -351,14 +412,20 @@ impl Adapter for Faulty {
 
     async fn changes(&self, options: &ChangesOptions) -> Result<ChangesStream> {
         let about = format!("{:?}", options.since);
-        let stream = self.inner.changes(options);
-        let stream = self.faults.call("changes", about.clone(), stream).await?;
+        let stream = || self.inner.changes(options);
+        let stream = self.faults.ask("changes", about.clone(), stream).await?;
+        let stream = match options.descending {
+            true => stream,
+            false => {
+                self.faults.fate_of("changes order", about.clone()).shuffle(&options.since, stream)
+            }
+        };
         Ok(self.faults.fate("changes stream", about).cut(stream))
     }
 
     async fn revs_diff(&self, revs: &RevsByDoc) -> Result<BTreeMap<String, MissingRevs>> {
         let id = revs.keys().next().cloned().unwrap_or_default();
-        self.faults.call("revs_diff", id, self.inner.revs_diff(revs)).await
+        self.faults.ask("revs_diff", id, || self.inner.revs_diff(revs)).await
     }
 
     async fn attachment(
@@ -368,8 +435,8 @@ impl Adapter for Faulty {
         options: &AttachmentOptions,
     ) -> Result<AttachmentReader> {
         let about = format!("{id}/{name}");
-        let reader = self.inner.attachment(id, name, options);
-        let reader = self.faults.call("attachment", about.clone(), reader).await?;
+        let reader = || self.inner.attachment(id, name, options);
+        let reader = self.faults.ask("attachment", about.clone(), reader).await?;
         let body = self.faults.fate("attachment stream", about).truncate(reader.body);
         Ok(AttachmentReader { body, ..reader })
     }
@@ -465,7 +532,7 @@ impl Adapter for Faulty {
     }
 
     async fn ensure_full_commit(&self) -> Result<()> {
-        self.faults.call("ensure_full_commit", "", self.inner.ensure_full_commit()).await
+        self.faults.ask("ensure_full_commit", "", || self.inner.ensure_full_commit()).await
     }
 }
 

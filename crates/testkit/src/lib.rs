@@ -12,5 +12,6 @@ pub mod faultfs;
 pub mod faults;
 #[cfg(feature = "settee")]
 pub mod model;
+pub mod socks;
 #[cfg(feature = "settee")]
 pub mod time;

@@ -12,7 +12,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Copy what one database lacks of another.
 ///
@@ -62,9 +62,18 @@ pub(super) struct How {
     /// Leave conflicting revisions behind.
     #[arg(long)]
     winning_revs_only: bool,
+    /// With --continuous: how often a source that is a URL shows that it is still there.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    heartbeat: Option<u32>,
+    /// How long either end may take for one answer; 120 unless set.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    timeout: Option<u32>,
     /// How many changes go through together.
     #[arg(long, value_name = "CHANGES")]
     batch_size: Option<usize>,
+    /// How many batches are on their way at once.
+    #[arg(long, value_name = "BATCHES")]
+    batches_limit: Option<usize>,
 }
 
 impl Replicate {
@@ -89,7 +98,12 @@ impl How {
     /// Finds both databases, which need not exist.
     pub(super) fn open(&self, one: &str, other: &str) -> Result<(Database, Database), Failure> {
         let data = self.data.as_deref();
-        let (from, to) = (End::parse(one, data)?, End::parse(other, data)?);
+        let mut options = RemoteOptions::new();
+        if let Some(seconds) = self.timeout {
+            options = options.request_timeout(Duration::from_secs(seconds.into()));
+        }
+        let end = |text| End::parse(text, data, &options);
+        let (from, to) = (end(one)?, end(other)?);
         if let End::Local { dir, .. } = &from {
             existing(dir)?;
         }
@@ -134,8 +148,17 @@ impl How {
         if self.winning_revs_only {
             replication = replication.winning_revs_only();
         }
+        if let Some(seconds) = self.heartbeat {
+            replication = replication.heartbeat(Duration::from_secs(seconds.into()));
+        }
+        if let Some(seconds) = self.timeout {
+            replication = replication.timeout(Duration::from_secs(seconds.into()));
+        }
         if let Some(changes) = self.batch_size {
             replication = replication.batch_size(changes);
+        }
+        if let Some(batches) = self.batches_limit {
+            replication = replication.batches_limit(batches);
         }
         Ok(replication)
     }
@@ -283,9 +306,9 @@ enum End {
 }
 
 impl End {
-    fn parse(text: &str, data: Option<&Path>) -> Result<End, Failure> {
+    fn parse(text: &str, data: Option<&Path>, options: &RemoteOptions) -> Result<End, Failure> {
         if text.contains("://") {
-            let (remote, name) = Remote::connect_database(text, &RemoteOptions::new())?;
+            let (remote, name) = Remote::connect_database(text, options)?;
             return Ok(End::Remote { remote, name });
         }
         if let (Some(dir), false) = (data, text.contains(std::path::is_separator)) {

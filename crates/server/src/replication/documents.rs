@@ -136,6 +136,8 @@ enum Ended {
     Completed(Value),
     /// There is no place for it now.
     Full,
+    /// Its filter is another function now.
+    Superseded,
     /// It was cancelled, and whoever did that knows what comes next.
     Cancelled,
 }
@@ -323,6 +325,7 @@ impl Task {
                     self.note(Phase::Completed, |entry| entry.info = stats.clone());
                     return self.tell("completed", None, Some(stats)).await;
                 }
+                Ok(Ended::Superseded) => continue,
                 Ok(Ended::Full) => {
                     self.note(Phase::Pending, |_| {});
                     A_WHILE
@@ -406,7 +409,15 @@ impl Task {
         }
         self.note(Phase::Running, |entry| entry.handle = Some(started.handle.clone()));
         self.tell("triggered", None, None).await;
-        let outcome = started.handle.wait().await;
+        let outcome = tokio::select! {
+            outcome = started.handle.wait() => outcome,
+            () = self.function_changes(&wish, &started.id) => {
+                started.handle.cancel();
+                // However that one ended.
+                let _ = started.handle.wait().await;
+                return Ok(Ended::Superseded);
+            }
+        };
         let mut stats = jobs::info(&started.handle);
         let result = outcome.map_err(Fail::ForNow)?;
         match result.status {
@@ -416,6 +427,22 @@ impl Task {
                 Ok(Ended::Completed(Value::Object(stats)))
             }
         }
+    }
+
+    /// Waits until the function that filters is another one, and this another replication.
+    async fn function_changes(&self, wish: &Wish, id: &str) {
+        while wish.has_function() {
+            let Some(app) = self.app.upgrade() else { break };
+            let live = app.config.live();
+            drop(app);
+            tokio::time::sleep(live.millis("replicator", "filter_interval", 60_000)).await;
+            let Some(app) = self.app.upgrade() else { break };
+            // What cannot be read now may be the same as before.
+            if wish.prepare(&app, &live).await.is_ok_and(|prepared| prepared.id != id) {
+                return;
+            }
+        }
+        std::future::pending().await
     }
 
     /// Whether the last attempt got anything across.

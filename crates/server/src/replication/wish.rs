@@ -52,12 +52,16 @@ pub(crate) struct Wish {
     checkpoint_interval: Option<u64>,
     /// In milliseconds.
     connection_timeout: Option<u64>,
+    /// The same, as PouchDB calls it.
+    timeout: Option<u64>,
+    /// In milliseconds. Unless given, a third of the `connection_timeout` if that is.
+    heartbeat: Option<u64>,
     worker_batch_size: Option<usize>,
     retries_per_request: Option<u32>,
     /// Names of what is to be cancelled.
     #[serde(alias = "_local_id", alias = "id")]
     pub(crate) replication_id: Option<String>,
-    /// An HTTP proxy for both ends; an empty one is none.
+    /// A proxy for both ends; an empty one is none.
     #[serde(default)]
     proxy: String,
     #[serde(default)]
@@ -215,8 +219,12 @@ impl Wish {
         if let Some(millis) = self.checkpoint_interval {
             replication = replication.checkpoint_interval(Duration::from_millis(millis.max(100)));
         }
-        if let Some(millis) = self.connection_timeout {
+        let timeout = self.connection_timeout.or(self.timeout);
+        if let Some(millis) = timeout {
             replication = replication.timeout(Duration::from_millis(millis.max(100)));
+        }
+        if let Some(millis) = self.heartbeat.or(timeout.map(|millis| millis / 3)) {
+            replication = replication.heartbeat(Duration::from_millis(millis.max(100)));
         }
         if let Some(changes) = self.worker_batch_size {
             replication = replication.batch_size(changes.clamp(1, MAX_BATCH));
@@ -225,6 +233,11 @@ impl Wish {
             replication = replication.retries(retries);
         }
         Ok(replication.place(app.host.uuid().await?))
+    }
+
+    /// Whether a function of a design document filters, so that its code is part of the id.
+    pub(crate) fn has_function(&self) -> bool {
+        self.filter.as_ref().is_some_and(|name| !name.starts_with('_'))
     }
 
     fn filter(&self) -> Result<Filter> {
@@ -293,9 +306,11 @@ impl End {
         if !proxy.is_empty() {
             options = options.proxy(proxy);
             let uri = proxy.parse::<Uri>().ok();
-            let authority = uri.as_ref().and_then(Uri::authority).map(|whole| whole.as_str());
-            let host = authority.and_then(|whole| whole.rsplit('@').next());
-            shown_proxy = host.map(|host| format!("http://{host}"));
+            let parts = uri.as_ref().and_then(|uri| uri.scheme_str().zip(uri.authority()));
+            shown_proxy = parts.map(|(scheme, authority)| {
+                let host = authority.as_str().rsplit('@').next().unwrap_or_default();
+                format!("{scheme}://{host}")
+            });
         }
         let url = match place {
             Place::Name(url) => url,

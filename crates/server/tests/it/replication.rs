@@ -2,7 +2,9 @@
 
 use crate::{Client, Site, assert_error};
 use serde_json::{Value, json};
+use std::io::{Read as _, Write as _};
 use std::time::Duration;
+use testkit::socks::Socks;
 
 /// The setting without which a server does not replicate with the machine it runs on.
 const LOOPBACK: &[(&str, &str, &str)] = &[("settee", "replicate_loopback", "true")];
@@ -112,7 +114,7 @@ async fn some_documents_only() {
         (json!({"source": "db", "target": "x", "filter": "f"}), 400),
         (json!({"source": "db", "target": "x", "filter": "_view"}), 400),
         (json!({"source": "db", "target": "x", "filter": "_other"}), 400),
-        (json!({"source": "http://h/db", "target": "x", "proxy": "socks5://h"}), 400),
+        (json!({"source": "http://h/db", "target": "x", "proxy": "ftp://h"}), 400),
         (
             json!({"source": "db", "target": "x", "proxy": "http://h", "source_proxy": "http://h"}),
             400,
@@ -187,18 +189,98 @@ async fn another_server_through_a_proxy() {
     assert_eq!(pulled.status, 200, "{pulled:?}");
     assert_eq!(root.value("/db/theirs").await["_id"], "theirs");
     put(&root, "/db/ours").await;
-    let wish = json!({"source": "db", "target": far, "target_proxy": proxy}).to_string();
-    assert_eq!(root.put("/_replicator/through").json(&wish).send().await.status, 201);
-    for _ in 0..400 {
-        if other.get("/db/ours").send().await.status == 200 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(25)).await;
+    let socks = Socks::start(there.address, Some(("guest", "hush")));
+    for (scheme, address) in [("http", there.address), ("socks5", socks.address)] {
+        let proxy = format!("{scheme}://guest:hush@{address}");
+        put(&root, &format!("/db/{scheme}")).await;
+        let wish = json!({"source": "db", "target": far, "target_proxy": proxy}).to_string();
+        assert_eq!(
+            root.put(&format!("/_replicator/{scheme}")).json(&wish).send().await.status,
+            201
+        );
+        until_found(&other, &format!("/db/{scheme}")).await;
+        let shown = root.get(&format!("/_scheduler/docs/_replicator/{scheme}")).send().await.text();
+        let safe = format!(r#""target_proxy":"{scheme}://{address}""#);
+        assert!(shown.contains(&safe), "{shown}");
+        assert!(!shown.contains("hush") && !shown.contains("secret"), "{shown}");
     }
-    assert_eq!(other.get("/db/ours").send().await.status, 200);
-    let shown = root.get("/_scheduler/docs/_replicator/through").send().await.text();
-    assert!(shown.contains(&format!(r#""target_proxy":"http://{}""#, there.address)), "{shown}");
-    assert!(!shown.contains("hush") && !shown.contains("secret"), "{shown}");
+    assert!(socks.asked().iter().all(|asked| asked.to == "nowhere.invalid:80"));
+}
+
+/// Neither as what is meant nor as the way there.
+#[tokio::test]
+async fn addresses_of_the_machine_are_refused_through_a_proxy_too() {
+    let (here, there) = (Site::start().await, Site::start().await);
+    let (root, _other) = (here.with_db().await, there.with_db().await);
+    let socks = Socks::start(there.address, None);
+    for proxy in [format!("socks5://{}", socks.address), format!("http://{}", there.address)] {
+        for host in ["nowhere.invalid", "127.0.0.1", "169.254.169.254", "localhost"] {
+            let source = format!("http://root:secret@{host}:5984/db");
+            let wish = json!({"source": source, "target": "db", "proxy": proxy});
+            let reply = replicate(&root, wish).await;
+            assert_eq!(reply.status, 403, "{host}: {reply:?}");
+        }
+    }
+    assert_eq!(socks.asked().len(), 0);
+}
+
+/// A source that says nothing, and what it is asked for.
+#[tokio::test]
+async fn a_continuous_one_asks_its_source_for_signs_of_life() {
+    let site = Site::with(LOOPBACK).await;
+    let root = site.with_db().await;
+    for (members, heartbeat) in [
+        (json!({"heartbeat": 250}), 250),
+        (json!({"connection_timeout": 900}), 300),
+        (json!({"timeout": 1200}), 400),
+        (json!({"connection_timeout": 900, "heartbeat": 700}), 700),
+        (json!({}), 10_000),
+    ] {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (asked, mut heard) = tokio::sync::mpsc::unbounded_channel();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let Ok(mut stream) = stream else { return };
+                let mut request = [0; 4096];
+                let length = stream.read(&mut request).unwrap_or_default();
+                let request = String::from_utf8_lossy(&request[..length]).into_owned();
+                let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
+                let (status, body) = match path.split('?').next().unwrap() {
+                    "/db/_changes" => (200, r#"{"results":[],"last_seq":"7-x","pending":0}"#),
+                    "/db" => {
+                        (200, r#"{"db_name":"db","doc_count":0,"doc_del_count":0,"update_seq":7}"#)
+                    }
+                    _ if request.starts_with("PUT") => (201, r#"{"ok":true,"id":"x","rev":"0-1"}"#),
+                    _ => (404, r#"{"error":"not_found","reason":"missing"}"#),
+                };
+                let reply = format!(
+                    "HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                    body.len()
+                );
+                let _ = stream.write_all(reply.as_bytes());
+                if asked.send(path).is_err() {
+                    return;
+                }
+            }
+        });
+        let mut wish = members.clone();
+        wish["source"] = format!("http://{address}/db").into();
+        wish["target"] = "db".into();
+        wish["continuous"] = true.into();
+        let reply = replicate(&root, wish).await;
+        assert_eq!(reply.status, 202, "{reply:?}");
+        let follows = async {
+            loop {
+                let path = heard.recv().await.unwrap();
+                if path.contains("feed=continuous") {
+                    return path;
+                }
+            }
+        };
+        let path = tokio::time::timeout(Duration::from_secs(20), follows).await.unwrap();
+        assert!(path.contains(&format!("heartbeat={heartbeat}")), "{members}: {path}");
+    }
 }
 
 #[tokio::test]

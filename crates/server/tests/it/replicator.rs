@@ -107,6 +107,37 @@ async fn a_continuous_one_runs_until_its_document_is_gone() {
 }
 
 #[tokio::test]
+async fn another_filter_function_is_another_replication() {
+    let often = [HASTY, &[("replicator", "filter_interval", "30")]].concat();
+    let site = Site::with(&often).await;
+    let root = site.with_db().await;
+    for path in ["/_replicator", "/copy"] {
+        assert_eq!(root.put(path).send().await.status, 201);
+    }
+    let filter = |city: &str| {
+        let code = format!("function(doc) {{ return doc.city === '{city}'; }}");
+        json!({"filters": {"f": code}})
+    };
+    let mut design = filter("Paris");
+    design["_rev"] = put(&root, "/db/_design/d", &design).await["rev"].clone();
+    put(&root, "/db/a", &json!({"city": "Paris"})).await;
+    put(&root, "/db/b", &json!({"city": "Rome"})).await;
+    let wish = json!({"source": "db", "target": "copy", "continuous": true, "filter": "d/f"});
+    put(&root, "/_replicator/some", &wish).await;
+    until(&root, "/copy/a", |doc| doc["_id"] == "a").await;
+    let triggered = |doc: &Value| doc["_replication_state"] == "triggered";
+    let before = until(&root, "/_replicator/some", triggered).await["_replication_id"].clone();
+    assert_eq!(root.get("/copy/b").send().await.status, 404);
+
+    // All of it is read again.
+    design["filters"] = filter("Rome")["filters"].clone();
+    put(&root, "/db/_design/d", &design).await;
+    until(&root, "/copy/b", |doc| doc["_id"] == "b").await;
+    let other = |doc: &Value| triggered(doc) && doc["_replication_id"] != before;
+    until(&root, "/_replicator/some", other).await;
+}
+
+#[tokio::test]
 async fn what_fails_is_tried_again() {
     let (_site, root) = site().await;
     put(&root, "/db/a", &json!({})).await;

@@ -40,7 +40,19 @@ impl<'a> Reader<'a> {
         Ok(byte)
     }
 
+    #[inline]
     pub(crate) fn uint(&mut self) -> Result<u64> {
+        // Most are small, and rows are full of them.
+        match self.0.split_first() {
+            Some((&byte, rest)) if byte < 0x80 => {
+                self.0 = rest;
+                Ok(u64::from(byte))
+            }
+            _ => self.long_uint(),
+        }
+    }
+
+    fn long_uint(&mut self) -> Result<u64> {
         let mut value = 0;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -52,6 +64,7 @@ impl<'a> Reader<'a> {
         Err(corrupt("number is too long"))
     }
 
+    #[inline]
     pub(crate) fn take(&mut self, len: usize) -> Result<&'a [u8]> {
         let (bytes, rest) =
             self.0.split_at_checked(len).ok_or_else(|| corrupt("row ends early"))?;
@@ -63,6 +76,7 @@ impl<'a> Reader<'a> {
         self.take(N)?.try_into().map_err(|_| corrupt("row ends early"))
     }
 
+    #[inline]
     pub(crate) fn bytes(&mut self) -> Result<&'a [u8]> {
         let len = self.uint()?;
         self.take(usize::try_from(len).map_err(|_| corrupt("row ends early"))?)

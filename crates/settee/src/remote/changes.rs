@@ -23,6 +23,9 @@ use std::time::Duration;
 /// How often in a row a feed that is not live is begun again.
 const ATTEMPTS: u32 = 5;
 
+/// The shortest heartbeat that is asked for.
+const MIN_HEARTBEAT: Duration = Duration::from_millis(10);
+
 /// Parameters that are not a filter function's to set.
 const PARAMETERS: [&str; 14] = [
     "attachments",
@@ -192,7 +195,8 @@ impl Feed {
 
     /// Asks for what will be.
     async fn follow(&mut self) -> Result<()> {
-        let heartbeat = self.db.http.options.heartbeat.max(Duration::from_millis(10));
+        let heartbeat = self.options.heartbeat.unwrap_or(self.db.http.options.heartbeat);
+        let heartbeat = heartbeat.max(MIN_HEARTBEAT);
         let mut call = self.call("continuous", true)?;
         // The head may come with the first sign of life.
         call = call.retries(0).wait(heartbeat * 3).idle(heartbeat * 3);

@@ -1,11 +1,11 @@
 //! Connections: TCP, TLS on top where the scheme says so, through a proxy where there is one.
 
 use super::options::{Addresses, RemoteOptions};
-use super::url::BaseUrl;
+use super::url::{BaseUrl, Credentials};
 use hyper::Uri;
 use hyper::header::HeaderValue;
 use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::client::legacy::connect::proxy::Tunnel;
+use hyper_util::client::legacy::connect::proxy::{SocksV5, Tunnel};
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::rt::TokioIo;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -30,50 +30,71 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// Makes connections.
 #[derive(Clone)]
 pub(crate) struct Connector {
-    tcp: HttpConnector,
+    tcp: Tcp,
     tls: TlsConnector,
     proxy: Option<Proxy>,
     timeout: Duration,
+}
+
+/// Makes connections without anything on top, to addresses that are allowed.
+#[derive(Clone)]
+struct Tcp {
+    connector: HttpConnector,
     addresses: Option<Addresses>,
 }
 
 /// Where requests go through.
 #[derive(Clone)]
-pub(crate) struct Proxy {
-    uri: Uri,
-    pub(crate) authorization: Option<HeaderValue>,
+enum Proxy {
+    Http {
+        uri: Uri,
+        authorization: Option<HeaderValue>,
+    },
+    /// SOCKS 5. It looks names up itself.
+    Socks {
+        uri: Uri,
+        credentials: Option<Credentials>,
+    },
 }
 
 impl Connector {
     pub(crate) fn new(options: &RemoteOptions) -> Result<Connector> {
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_keepalive(Some(Duration::from_secs(60)));
+        let mut connector = HttpConnector::new();
+        connector.enforce_http(false);
+        connector.set_nodelay(true);
+        connector.set_keepalive(Some(Duration::from_secs(60)));
+        let tcp = Tcp { connector, addresses: options.addresses.clone() };
         let proxy = options.proxy.as_deref().map(Proxy::parse).transpose()?;
         let tls = TlsConnector::from(Arc::new(tls_config(options)?));
-        let (timeout, addresses) = (options.connect_timeout, options.addresses.clone());
-        Ok(Connector { tcp, tls, proxy, timeout, addresses })
+        Ok(Connector { tcp, tls, proxy, timeout: options.connect_timeout })
     }
 
-    /// The proxy that requests without TLS are handed to as they are.
-    pub(crate) fn proxy(&self) -> Option<&Proxy> {
-        self.proxy.as_ref()
+    /// What a proxy that reads the requests without TLS wants to see in them.
+    pub(crate) fn proxy_authorization(&self) -> Option<&HeaderValue> {
+        match &self.proxy {
+            Some(Proxy::Http { authorization, .. }) => authorization.as_ref(),
+            _ => None,
+        }
     }
 
     async fn connect(mut self, uri: Uri) -> Result<Io, BoxError> {
-        let addresses = self.addresses.take();
-        if uri.scheme_str() != Some("https") {
-            let proxied = self.proxy.is_some();
-            let to = self.proxy.map_or(uri, |proxy| proxy.uri);
-            let tcp = self.tcp.call(to).await?;
-            check(&tcp, addresses)?;
-            return Ok(Io::Plain { tcp, proxied });
-        }
+        let https = uri.scheme_str() == Some("https");
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let tcp = match self.proxy {
             None => self.tcp.call(uri).await?,
-            Some(Proxy { uri: proxy, authorization }) => {
+            Some(Proxy::Socks { uri: proxy, credentials }) => {
+                let made = Made(Some(self.tcp.call(proxy.clone()).await?));
+                let mut socks = SocksV5::new(proxy, made);
+                if let Some(Credentials { name, password }) = credentials {
+                    socks = socks.with_auth(name, password);
+                }
+                socks.call(with_port(&uri)?).await?
+            }
+            Some(Proxy::Http { uri: proxy, .. }) if !https => {
+                let tcp = self.tcp.call(proxy).await?;
+                return Ok(Io::Plain { tcp, proxied: true });
+            }
+            Some(Proxy::Http { uri: proxy, authorization }) => {
                 let tunnel = Tunnel::new(proxy, self.tcp);
                 match authorization {
                     Some(authorization) => tunnel.with_auth(authorization).call(uri).await?,
@@ -84,40 +105,92 @@ impl Connector {
                 }
             }
         };
-        check(&tcp, addresses)?;
+        if !https {
+            return Ok(Io::Plain { tcp, proxied: false });
+        }
         let name = ServerName::try_from(host)?;
         let tls = self.tls.connect(name, tcp.into_inner()).await?;
         Ok(Io::Tls { tls: TokioIo::new(Box::new(tls)) })
     }
 }
 
-/// Before anything is said: whether this address may be talked to. Later than the name's look-up, so
-/// that a second look-up cannot say something else.
-fn check(tcp: &TokioIo<TcpStream>, addresses: Option<Addresses>) -> Result<(), BoxError> {
-    let Some(allowed) = addresses else { return Ok(()) };
-    match allowed(tcp.inner().peer_addr()?) {
-        true => Ok(()),
-        false => {
-            let reason = "Connections to this address are not allowed.";
-            Err(Error::new(ErrorKind::Forbidden, reason).into())
-        }
+/// An address of which even a proxy that knows nothing of schemes sees the port.
+fn with_port(uri: &Uri) -> Result<Uri, BoxError> {
+    let usual = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+    let (host, port) = (uri.host().unwrap_or_default(), uri.port_u16().unwrap_or(usual));
+    Ok(format!("http://{host}:{port}").parse()?)
+}
+
+/// Makes no connection, but has one.
+struct Made(Option<TokioIo<TcpStream>>);
+
+impl Service<Uri> for Made {
+    type Response = TokioIo<TcpStream>;
+    type Error = io::Error;
+    type Future = std::future::Ready<io::Result<TokioIo<TcpStream>>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        std::future::ready(self.0.take().ok_or_else(|| io::ErrorKind::NotConnected.into()))
+    }
+}
+
+impl Service<Uri> for Tcp {
+    type Response = TokioIo<TcpStream>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.connector.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let (connecting, addresses) = (self.connector.call(uri), self.addresses.clone());
+        Box::pin(async move {
+            let tcp = connecting.await?;
+            // Before anything is said, and later than the name's look-up, so that a second look-up
+            // cannot say something else.
+            if let Some(allowed) = addresses
+                && !allowed(tcp.inner().peer_addr()?)
+            {
+                let reason = "Connections to this address are not allowed.";
+                return Err(Error::new(ErrorKind::Forbidden, reason).into());
+            }
+            Ok(tcp)
+        })
     }
 }
 
 impl Proxy {
     fn parse(url: &str) -> Result<Proxy> {
         let illegal = || Error::bad_request("The proxy's URL is not legal.");
-        let (base, credentials) = BaseUrl::parse(url).map_err(|_| illegal())?;
-        let uri = base.to_string().parse::<Uri>().map_err(|_| illegal())?;
-        if uri.scheme_str() != Some("http") {
-            return Err(Error::bad_request("A proxy's URL begins with http://"));
+        let (scheme, rest) = url.split_once("://").ok_or_else(illegal)?;
+        let (base, credentials) =
+            BaseUrl::parse(&format!("http://{rest}")).map_err(|_| illegal())?;
+        let mut uri = base.to_string();
+        let scheme = scheme.to_ascii_lowercase();
+        if matches!(scheme.as_str(), "socks5" | "socks5h") {
+            let named = rest.split(['/', '?', '#']).next().unwrap_or_default();
+            if !base.has_port() {
+                uri.push_str(if named.ends_with(":80") { ":80" } else { ":1080" });
+            }
+            let uri = uri.parse().map_err(|_| illegal())?;
+            return Ok(Proxy::Socks { uri, credentials });
+        }
+        let uri = uri.parse().map_err(|_| illegal())?;
+        if scheme != "http" {
+            let reason = "A proxy's URL begins with http:// or socks5://";
+            return Err(Error::bad_request(reason));
         }
         let authorization = credentials.and_then(|credentials| {
             let mut value = HeaderValue::try_from(credentials.basic()).ok()?;
             value.set_sensitive(true);
             Some(value)
         });
-        Ok(Proxy { uri, authorization })
+        Ok(Proxy::Http { uri, authorization })
     }
 }
 

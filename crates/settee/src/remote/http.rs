@@ -52,6 +52,8 @@ pub(crate) struct Http {
     /// Sent to this server alone: what one has added to the usual.
     own_headers: HeaderMap,
     proxy_authorization: Option<HeaderValue>,
+    /// Whether to ask for compressed replies.
+    gzip: bool,
     /// Whether the server stores attachments as they are encoded, once that is known.
     keeps_encodings: OnceLock<bool>,
 }
@@ -320,7 +322,7 @@ impl Http {
         }
         let connector = Connector::new(&options)?;
         let proxy_authorization = match base.https {
-            false => connector.proxy().and_then(|proxy| proxy.authorization.clone()),
+            false => connector.proxy_authorization().cloned(),
             true => None,
         };
         let client = Client::builder(TokioExecutor::new())
@@ -330,6 +332,8 @@ impl Http {
             .http1_max_buf_size(MAX_HEAD)
             .build(connector);
         let status = StatusWatch::default();
+        let near = base.is_loopback() && options.proxy.is_none();
+        let gzip = options.gzip.unwrap_or(!near);
         Ok(Http {
             client,
             base,
@@ -340,6 +344,7 @@ impl Http {
             headers,
             own_headers,
             proxy_authorization,
+            gzip,
             keeps_encodings: OnceLock::new(),
         })
     }
@@ -520,7 +525,8 @@ impl Http {
         }
         headers.entry(header::ACCEPT).or_insert(HeaderValue::from_static("application/json"));
         if call.decode {
-            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+            let encoding = if self.gzip { "gzip" } else { "identity" };
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(encoding));
         }
         let wait = call.wait.unwrap_or(self.options.request_timeout);
         let mut reply = pin!(self.client.request(request));

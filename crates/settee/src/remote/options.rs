@@ -41,6 +41,7 @@ pub struct RemoteOptions {
     pub(crate) heartbeat: Duration,
     pub(crate) max_item: usize,
     pub(crate) user_agent: String,
+    pub(crate) gzip: Option<bool>,
     pub(crate) addresses: Option<Addresses>,
 }
 
@@ -76,6 +77,7 @@ impl Default for RemoteOptions {
             heartbeat: Duration::from_secs(10),
             max_item: 128 << 20,
             user_agent: concat!("settee/", env!("CARGO_PKG_VERSION")).to_owned(),
+            gzip: None,
             addresses: None,
         }
     }
@@ -122,7 +124,8 @@ impl RemoteOptions {
         self
     }
 
-    /// Goes through an HTTP proxy, `http://[name:password@]host:port`.
+    /// Goes through a proxy: HTTP's, `http://[name:password@]host:port`, or one that speaks SOCKS 5,
+    /// `socks5://[name:password@]host:port`. The proxy looks names up.
     pub fn proxy(mut self, url: impl Into<String>) -> RemoteOptions {
         self.proxy = Some(url.into());
         self
@@ -215,6 +218,13 @@ impl RemoteOptions {
     /// What the client calls itself. `settee/VERSION` unless set.
     pub fn user_agent(mut self, user_agent: impl Into<String>) -> RemoteOptions {
         self.user_agent = user_agent.into();
+        self
+    }
+
+    /// Whether to ask for compressed replies. Unless set, that is so for servers on other machines:
+    /// on one's own, compressing takes longer than sending.
+    pub fn gzip(mut self, gzip: bool) -> RemoteOptions {
+        self.gzip = Some(gzip);
         self
     }
 

@@ -6,6 +6,7 @@
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use settee_core::{Error, ErrorKind, Result};
 use std::fmt::{self, Display, Write};
+use std::net::IpAddr;
 
 /// Where a server is looked for if nothing says otherwise.
 pub(crate) const DEFAULT_URL: &str = "http://127.0.0.1:5984";
@@ -146,6 +147,25 @@ impl BaseUrl {
         Ok((base, credentials, name))
     }
 
+    fn host_and_port(&self) -> (&str, Option<&str>) {
+        match self.authority.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+            _ => (&self.authority, None),
+        }
+    }
+
+    /// Whether it says its port, because that is not its scheme's own.
+    pub(crate) fn has_port(&self) -> bool {
+        self.host_and_port().1.is_some()
+    }
+
+    /// Whether the server is on this machine.
+    pub(crate) fn is_loopback(&self) -> bool {
+        let (host, _) = self.host_and_port();
+        let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+        host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+    }
+
     /// Whether what is meant for this server may be told to the other.
     pub(crate) fn same_origin(&self, other: &BaseUrl) -> bool {
         self.https == other.https && self.authority == other.authority
@@ -243,6 +263,20 @@ mod tests {
         for text in ["x", "ftp://x", "http://", "http://u:secret@", "http://u:secret@h:x/"] {
             let error = BaseUrl::parse(text).unwrap_err();
             assert!(!format!("{error:?}").contains("secret"));
+        }
+    }
+
+    #[test]
+    fn servers_of_this_machine_are_known() {
+        for (url, near) in [
+            ("http://localhost", true),
+            ("http://127.0.0.2:5984", true),
+            ("https://[::1]:6984/x", true),
+            ("http://[::1]", true),
+            ("http://127.0.0.1.example.com", false),
+            ("http://10.0.0.1:5984", false),
+        ] {
+            assert_eq!(BaseUrl::parse(url).unwrap().0.is_loopback(), near, "{url}");
         }
     }
 

@@ -186,6 +186,7 @@ impl Driver {
             style: if options.winning_revs_only { Style::MainOnly } else { Style::AllDocs },
             filter: options.filter.clone(),
             live: options.live,
+            heartbeat: options.heartbeat,
             ..ChangesOptions::default()
         };
         let feed = call.run(self.source.changes(&reading));

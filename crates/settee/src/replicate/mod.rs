@@ -29,6 +29,7 @@ mod background;
 mod backoff;
 mod checkpoint;
 mod dates;
+mod document;
 mod driver;
 mod events;
 mod id;
@@ -37,6 +38,7 @@ mod transfer;
 
 pub use backoff::Backoff;
 pub use dates::rfc3339;
+pub use document::{ReplicatorDoc, ReplicatorEnd, ReplicatorState, ReplicatorStats};
 pub use events::{
     Counters, Denied, Progress, ReplicationEvent, ReplicationResult, ReplicationStatus,
 };
@@ -88,6 +90,9 @@ pub struct ReplicateOptions {
     pub use_checkpoints: bool,
     /// How long after a change a checkpoint speaks of it. There is one at the end in any case.
     pub checkpoint_interval: Duration,
+    /// When live: how often the source's server shows that it is still there. If not given, as the
+    /// connection to it says.
+    pub heartbeat: Option<Duration>,
     /// How long either end may take for one answer.
     pub timeout: Duration,
     /// How often one batch is tried again before the replication has failed.
@@ -113,6 +118,7 @@ impl Default for ReplicateOptions {
             batch_bytes: 2 << 20,
             use_checkpoints: true,
             checkpoint_interval: Duration::from_secs(5),
+            heartbeat: None,
             timeout: Duration::from_secs(120),
             retries: 3,
             backoff: Backoff::default(),
@@ -242,7 +248,27 @@ impl Replication {
         self
     }
 
-    /// How long either end may take for one answer.
+    /// When live: how often the source's server shows that it is still there. After three times as
+    /// long without a sign the connection is taken for dead, and made again.
+    ///
+    /// ```
+    /// # futures_executor::block_on(async {
+    /// # let couch = settee::Couch::memory()?;
+    /// # let (a, b) = (couch.create("a").await?, couch.create("b").await?);
+    /// use std::time::Duration;
+    ///
+    /// let live = a.replicate_to(&b).live().heartbeat(Duration::from_secs(20));
+    /// let handle = live.timeout(Duration::from_secs(60)).start()?;
+    /// handle.cancel();
+    /// # handle.wait().await?;
+    /// # Ok::<(), settee::Error>(()) }).unwrap();
+    /// ```
+    pub fn heartbeat(mut self, interval: Duration) -> Replication {
+        self.options.heartbeat = Some(interval);
+        self
+    }
+
+    /// How long either end may take for one answer. Two minutes unless set.
     pub fn timeout(mut self, timeout: Duration) -> Replication {
         self.options.timeout = timeout;
         self

@@ -452,10 +452,15 @@ struct NotSummable(Value);
 impl Sum {
     fn add(&mut self, json: &[u8]) {
         let text = text(json);
-        self.total = match (std::mem::take(&mut self.total), Number::parse(text)) {
-            (Total::Error(error), _) => Total::Error(error),
-            (Total::Number(a), Some(b)) => Total::Number(a.add(b)),
-            (total, _) => {
+        if let Total::Number(total) = &mut self.total
+            && let Some(number) = Number::parse(text)
+        {
+            *total = total.add(number);
+            return;
+        }
+        self.total = match std::mem::take(&mut self.total) {
+            Total::Error(error) => Total::Error(error),
+            total => {
                 let added = settee_core::json::to_value(text);
                 if is_error(&added) {
                     Total::Error(added)

@@ -114,7 +114,7 @@ impl Tree {
         let Some(root) = self.root()? else { return Ok(()) };
         let node = self.node(root.id)?;
         let walk = Walk { tree: self, range, descending };
-        walk.node(&node, 0, None, visitor).map(|_| ())
+        walk.node(&node, 0..root.count, None, visitor).map(|_| ())
     }
 
     /// The rows with these numbers, or from the last to the first of them, each as the leaf it is in
@@ -161,60 +161,95 @@ struct Walk<'w> {
 }
 
 impl Walk<'_> {
-    /// `base` is the number of the node's first row, `above` the place behind its last.
+    /// `rows` are the numbers of the node's rows, `above` is the place behind its last.
     fn node(
         &self,
         node: &Node,
-        base: u64,
+        rows: Range<u64>,
         above: Option<&[u8]>,
         visitor: &mut impl Visitor,
     ) -> Result<ControlFlow<()>> {
         if node.level == 0 {
-            let within = |row: u64| (row.saturating_sub(base)).min(node.len() as u64) as usize;
+            let within =
+                |row: u64| (row.saturating_sub(rows.start)).min(node.len() as u64) as usize;
             let (from, to) = (within(self.range.start), within(self.range.end));
             return match from < to {
                 true => visitor.rows(node, (from, to)),
                 false => Ok(ControlFlow::Continue(())),
             };
         }
-        let mut base = if self.descending {
-            let mut end = base;
-            for i in 0..node.len() {
-                end += node.child(i)?.count;
+        match self.descending {
+            false => self.up(node, rows.start, above, visitor),
+            true => self.down(node, rows.end, above, visitor),
+        }
+    }
+
+    /// From the first child to the last; `base` is the number of the first row.
+    fn up(
+        &self,
+        node: &Node,
+        mut base: u64,
+        above: Option<&[u8]>,
+        visitor: &mut impl Visitor,
+    ) -> Result<ControlFlow<()>> {
+        let mut child = node.child(0)?;
+        for i in 1..=node.len() {
+            let next = if i < node.len() { Some(node.child(i)?) } else { None };
+            let rows = base..base.saturating_add(child.count);
+            base = rows.end;
+            if self.range.end <= rows.start {
+                break;
             }
-            end
-        } else {
-            base
-        };
-        for i in 0..node.len() {
-            let i = if self.descending { node.len() - 1 - i } else { i };
-            let child = node.child(i)?;
-            let rows = match self.descending {
-                true => base.saturating_sub(child.count)..base,
-                false => base..base + child.count,
-            };
-            base = if self.descending { rows.start } else { rows.end };
-            if rows.end <= self.range.start || self.range.end <= rows.start {
-                let past = match self.descending {
-                    true => rows.end <= self.range.start,
-                    false => self.range.end <= rows.start,
-                };
-                if past {
-                    return Ok(ControlFlow::Continue(()));
-                }
-                continue;
-            }
-            let next = if i + 1 < node.len() { Some(node.child(i + 1)?.sort) } else { above };
-            let whole = self.range.start <= rows.start && rows.end <= self.range.end;
-            if whole && visitor.child(node, &child, next)? {
-                continue;
-            }
-            let below = self.tree.child(node, child.id)?;
-            if self.node(&below, rows.start, next, visitor)?.is_break() {
+            let above = next.map_or(above, |next| Some(next.sort));
+            if self.child(node, &child, rows, above, visitor)?.is_break() {
                 return Ok(ControlFlow::Break(()));
             }
+            let Some(next) = next else { break };
+            child = next;
         }
         Ok(ControlFlow::Continue(()))
+    }
+
+    /// From the last child to the first; `base` is the number behind the last row.
+    fn down<'n>(
+        &self,
+        node: &'n Node,
+        mut base: u64,
+        mut above: Option<&'n [u8]>,
+        visitor: &mut impl Visitor,
+    ) -> Result<ControlFlow<()>> {
+        for i in (0..node.len()).rev() {
+            let child = node.child(i)?;
+            let rows = base.saturating_sub(child.count)..base;
+            base = rows.start;
+            if rows.end <= self.range.start {
+                break;
+            }
+            if self.child(node, &child, rows, above, visitor)?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+            above = Some(child.sort);
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn child(
+        &self,
+        node: &Node,
+        child: &Child<'_>,
+        rows: Range<u64>,
+        above: Option<&[u8]>,
+        visitor: &mut impl Visitor,
+    ) -> Result<ControlFlow<()>> {
+        if rows.end <= self.range.start || self.range.end <= rows.start {
+            return Ok(ControlFlow::Continue(()));
+        }
+        let whole = self.range.start <= rows.start && rows.end <= self.range.end;
+        if whole && visitor.child(node, child, above)? {
+            return Ok(ControlFlow::Continue(()));
+        }
+        let below = self.tree.child(node, child.id)?;
+        self.node(&below, rows, above, visitor)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The one integration binary. What belongs where:
 //!
+//! - `bad_lines`: the lines that replication is tested with.
 //! - `compaction`: what the engine drops by itself.
 //! - `conformance`: the list in the testkit, on memory and on disk.
 //! - `design`: shows, lists, updates, rewrites, filters and validation.
@@ -15,6 +16,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod bad_lines;
 mod compaction;
 mod conformance;
 mod couch;

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use testkit::time::soon;
+use testkit::time::{sleep, soon};
 
 fn couch(url: &str, options: &RemoteOptions) -> Couch {
     Couch::from_host(Arc::new(Remote::connect(url, options).unwrap()))
@@ -208,6 +208,40 @@ async fn a_feed_without_a_heartbeat_is_begun_again() {
     let follows = lines.iter().filter(|line| line.contains("feed=continuous")).count();
     assert!(follows >= 2, "{lines:?}");
     assert!(lines.iter().skip(1).all(|line| line.contains("since=7-x")), "{lines:?}");
+}
+
+/// What a replication says of its feed counts more than what the connection says.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replication_says_how_often_its_source_shows_that_it_is_there() {
+    let fake = Fake::start(|request| match request.path.split('?').next().unwrap() {
+        "/db/_changes" if request.path.contains("feed=continuous") => {
+            Answer::Silent(b"HTTP/1.1 200 OK\r\n\r\n".to_vec())
+        }
+        "/db/_changes" => json(200, r#"{"results":[],"last_seq":"7-x","pending":0}"#),
+        "/db" => {
+            json(200, r#"{"db_name":"db","doc_count":0,"doc_del_count":0,"update_seq":"7-x"}"#)
+        }
+        path if path.starts_with("/db/_local/") && request.method == "PUT" => {
+            json(201, r#"{"ok":true,"id":"_local/x","rev":"0-1"}"#)
+        }
+        _ => json(404, r#"{"error":"not_found","reason":"missing"}"#),
+    })
+    .await;
+    let source = couch(&fake.url(), &RemoteOptions::new()).db("db").unwrap();
+    let target = Couch::memory().unwrap().create("db").await.unwrap();
+    let heartbeat = Duration::from_millis(30);
+    let live = source.replicate_to(&target).live().heartbeat(heartbeat).start().unwrap();
+    // Taken for dead without a sign, and made again.
+    let follows = || fake.lines().into_iter().filter(|line| line.contains("feed=continuous"));
+    soon(async {
+        while follows().count() < 2 {
+            sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    live.cancel();
+    soon(live.wait()).await.unwrap();
+    assert!(follows().all(|line| line.contains("heartbeat=30")), "{:?}", fake.lines());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,8 +5,10 @@ use super::site::Site;
 use serde_json::{Value, json};
 use settee::prelude::*;
 use settee::remote::{Remote, RemoteOptions, Replicate};
+use settee::replicate::{ReplicatorDoc, ReplicatorState};
 use settee::{Database, ErrorKind};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 use testkit::time::{sleep, soon};
 
 /// S-002, S-111, S-113: nothing is asked, and credentials are not shown.
@@ -91,6 +93,60 @@ async fn push_and_pull_unite_a_local_and_a_remote_database() {
     assert!(local.sync(&far).run().await.unwrap().push.no_changes);
 }
 
+/// CD-12: the life of a replication as its document tells it, read and written by type.
+#[tokio::test(flavor = "multi_thread")]
+async fn documents_of_replications_have_a_type() {
+    let site = Site::start().await;
+    let couch = Couch::from_host(Arc::new(site.remote()));
+    let source = couch.create("source").await.unwrap();
+    source.put(json!({"_id": "a"})).await.unwrap();
+    let replicator = couch.replicator().unwrap();
+    replicator.create().await.unwrap();
+    let until = async |id: &str, wanted: ReplicatorState| -> ReplicatorDoc {
+        soon(async {
+            loop {
+                let doc: ReplicatorDoc = replicator.get(id).await.unwrap().to().unwrap();
+                if doc.state.as_ref() == Some(&wanted) {
+                    return doc;
+                }
+                sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await
+    };
+    let mut once = ReplicatorDoc::new("once", "source", "copy");
+    once.create_target = true;
+    replicator.put(&once).await.unwrap();
+    let done = until("once", ReplicatorState::Completed).await;
+    let stats = done.stats.clone().unwrap();
+    assert_eq!((stats.docs_read, stats.docs_written, stats.doc_write_failures), (1, 1, 0));
+    assert!(done.replication_id.is_some() && done.state_reason.is_none());
+    let now = SystemTime::now();
+    assert!(done.state_time.unwrap() > now - Duration::from_secs(600), "{done:?}");
+    assert!(couch.db("copy").unwrap().contains("a").await.unwrap());
+
+    // The same again, for what there is meanwhile. The server's own handle on its database reads it.
+    source.put(json!({"_id": "b"})).await.unwrap();
+    let local = Couch::from_host(Arc::new(site.local.clone()));
+    let stored: ReplicatorDoc =
+        local.replicator().unwrap().get("once").await.unwrap().to().unwrap();
+    assert_eq!(stored, done);
+    replicator.put(&done.again()).await.unwrap();
+    soon(async {
+        while !couch.db("copy").unwrap().contains("b").await.unwrap() {
+            sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+
+    // What cannot work says why.
+    let loopback = format!("http://{}:1/none", site.address.ip());
+    replicator.put(&ReplicatorDoc::new("never", "source", loopback)).await.unwrap();
+    let failed = until("never", ReplicatorState::Failed).await;
+    assert!(failed.state_reason.unwrap().contains("does not replicate with this address"));
+    assert!(failed.stats.is_none());
+}
+
 /// S-137, S-138: a document in `_replicator`, made by hand or by a call.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_remembers_replications_and_says_how_they_are() {
@@ -113,7 +169,7 @@ async fn a_server_remembers_replications_and_says_how_they_are() {
     for (id, copy) in [("local-to-one", &copies[0]), ("local-to-other", &copies[1])] {
         soon(async {
             while !copy.contains("a").await.unwrap() {
-                sleep(std::time::Duration::from_millis(10)).await;
+                sleep(Duration::from_millis(10)).await;
             }
         })
         .await;

@@ -3,11 +3,13 @@
 use super::fake::{Answer, Fake, json, with};
 use super::site::Site;
 use serde_json::json;
+use settee::ErrorKind;
 use settee::adapter::Host;
 use settee::prelude::*;
 use settee::remote::{Remote, RemoteOptions};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use testkit::socks::{Asked, Socks};
 
 const DOC: &str = r#"{"_id":"a","_rev":"1-a"}"#;
 
@@ -121,6 +123,87 @@ async fn a_proxy_is_handed_the_whole_url_and_its_own_credentials() {
     );
     assert_eq!(request.header("proxy-authorization"), Some("Basic Z3Vlc3Q6bGlzdA=="));
     assert_eq!(request.header("authorization"), None);
+}
+
+/// Our own server behind it, which goes by names that only the proxy knows.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socks_proxy_looks_names_up_and_is_told_its_own_credentials() {
+    let site = Site::start().await;
+    site.local.create("db").await.unwrap();
+    let proxy = Socks::start(site.address, Some(("guest", "list")));
+    let through = |scheme: &str, login: &str| {
+        let options = RemoteOptions::new().basic("root", "secret").retries(0);
+        options.proxy(format!("{scheme}://{login}@{}", proxy.address))
+    };
+    for (scheme, url, to) in [
+        ("socks5", "http://database.invalid:5984", "database.invalid:5984"),
+        ("socks5h", "http://database.invalid", "database.invalid:80"),
+        ("SOCKS5", "http://[2001:db8::1]:5984", "2001:db8::1:5984"),
+    ] {
+        let remote = Remote::connect(url, &through(scheme, "guest:list")).unwrap();
+        let db = Couch::from_host(Arc::new(remote)).db("db").unwrap();
+        db.put(json!({"_id": to})).await.unwrap();
+        assert!(db.contains(to).await.unwrap());
+        let user = Some(("guest".to_owned(), "list".to_owned()));
+        assert_eq!(proxy.asked().last(), Some(&Asked { user, to: to.to_owned() }));
+    }
+    // Who may not use the proxy does not get through, and hears no secret.
+    let before = site.local.database("db").unwrap().info().await.unwrap().doc_count;
+    assert_eq!(before, 3);
+    let remote =
+        Remote::connect("http://database.invalid", &through("socks5", "guest:wrong")).unwrap();
+    let error = get(remote).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unreachable);
+    assert!(!format!("{error:?}").contains("wrong"), "{error:?}");
+
+    // TLS is spoken through it with the server.
+    let site = Site::over_tls().await;
+    let proxy = Socks::start(site.address, None);
+    let options = RemoteOptions::new()
+        .ca_pem(&include_bytes!("tls/ca.pem")[..])
+        .proxy(format!("socks5://{}", proxy.address));
+    assert!(Remote::connect("https://localhost", &options).unwrap().ping().await);
+    let asked = Asked { user: None, to: "localhost:443".to_owned() };
+    assert_eq!(proxy.asked(), [asked]);
+}
+
+/// Of what kind it may be: nothing is said to a proxy whose address is not allowed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_at_an_address_that_is_not_allowed_hears_nothing() {
+    let http = Fake::start(|_| json(200, DOC)).await;
+    let socks = Socks::start(http.address, None);
+    for (url, proxy) in [
+        ("http://database.invalid", format!("http://{}", http.address)),
+        ("https://database.invalid", format!("http://{}", http.address)),
+        ("http://database.invalid", format!("socks5://{}", socks.address)),
+        ("https://database.invalid", format!("socks5://{}", socks.address)),
+    ] {
+        let options = RemoteOptions::new().proxy(proxy).only_addresses(|_| false);
+        let error = get(Remote::connect(url, &options).unwrap()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Forbidden, "{url}: {error}");
+    }
+    assert_eq!((http.lines().len(), socks.asked().len()), (0, 0));
+    for proxy in ["socks4://h:1", "https://h", "h:1080", "socks5://"] {
+        let error = Remote::connect("http://h", &RemoteOptions::new().proxy(proxy)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::BadRequest, "{proxy}");
+    }
+}
+
+/// Compressing takes longer than sending within one machine.
+#[tokio::test(flavor = "multi_thread")]
+async fn replies_are_asked_for_compressed_from_elsewhere_or_where_that_is_wanted() {
+    let fake = Fake::start(|_| json(200, DOC)).await;
+    let proxy = fake.url();
+    for (options, url, encoding) in [
+        (RemoteOptions::new(), fake.url(), "identity"),
+        (RemoteOptions::new().gzip(true), fake.url(), "gzip"),
+        (RemoteOptions::new().proxy(&proxy), "http://database.invalid".to_owned(), "gzip"),
+        (RemoteOptions::new().proxy(&proxy).gzip(false), "http://h.invalid".to_owned(), "identity"),
+    ] {
+        get(Remote::connect(&url, &options).unwrap()).await.unwrap();
+        let requests = fake.requests();
+        assert_eq!(requests.last().unwrap().header("accept-encoding"), Some(encoding), "{url}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

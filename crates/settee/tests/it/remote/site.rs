@@ -61,8 +61,9 @@ impl Site {
         format!("http://root:secret@{}", self.address)
     }
 
+    /// With replies compressed, as from another machine.
     pub(crate) fn remote(&self) -> Remote {
-        Remote::connect(&self.url(), &RemoteOptions::new()).unwrap()
+        Remote::connect(&self.url(), &RemoteOptions::new().gzip(true)).unwrap()
     }
 
     /// Stops the server and returns its databases.
