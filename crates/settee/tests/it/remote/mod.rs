@@ -11,6 +11,7 @@
 //! - `server`: what a server knows beyond its databases.
 
 mod conformance;
+mod couchdb;
 mod fake;
 mod hostile;
 mod line;
