@@ -24,6 +24,7 @@ KNOWN = {
     "ViewTestCase.test_init_with_resource": NO_PARTY,
     "ViewTestCase.test_iter_view": NO_PARTY,
     "ViewTestCase.test_view_function_objects": "views in Python need a view server in Python",
+    "DesignTestCase.test_retrieve_view_defn": "its view is no function, which CouchDB refuses too",
     "DatabaseTestCase.test_find": NO_FIND,
     "DatabaseTestCase.test_explain": NO_FIND,
     "DatabaseTestCase.test_index": NO_FIND,

@@ -307,7 +307,7 @@ pub struct ChangesOptions {
     pub since: Since,
     /// At most so many changes.
     pub limit: Option<u64>,
-    /// Newest first.
+    /// Newest first. `since` means nothing then.
     pub descending: bool,
     /// Which revisions of each document.
     pub style: Style,

@@ -36,7 +36,7 @@ static BODY_TIME: HeaderName = HeaderName::from_static("x-couchdb-body-time");
 static METHOD_OVERRIDE: HeaderName = HeaderName::from_static("x-http-method-override");
 
 /// What stays as it is in a path segment, as CouchDB's clients write them.
-const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b':');
 
 /// One request.
 pub(crate) struct Call {

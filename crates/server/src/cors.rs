@@ -33,8 +33,8 @@ const HEADERS: &[&str] = &[
     "x-couchdb-vhost-path",
 ];
 
-const EXPOSED: &str = "content-type, accept-ranges, etag, server, x-couch-request-id, \
-                       x-couch-update-newrev, x-couchdb-body-time";
+const EXPOSED: &str = "content-type, cache-control, accept-ranges, etag, server, \
+                       x-couch-request-id, x-couch-update-newrev, x-couchdb-body-time";
 
 /// The rules in force.
 #[derive(Debug, Clone, PartialEq, Eq)]

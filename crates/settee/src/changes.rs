@@ -83,7 +83,7 @@ impl Changes {
         self
     }
 
-    /// Newest first.
+    /// Newest first. `since` means nothing then.
     pub fn descending(mut self) -> Changes {
         self.options.descending = true;
         self

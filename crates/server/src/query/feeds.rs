@@ -79,14 +79,13 @@ impl ChangesQuery {
                 "style" if value == "all_docs" => options.style = Style::AllDocs,
                 "style" if value == "main_only" => options.style = Style::MainOnly,
                 "style" => return Err(Error::bad_request("Unknown `style`.")),
-                // As in CouchDB, a limit of 0 is one of 1.
                 "limit" => {
                     let limit = natural(
                         value,
                         "The limit value should be a non-negative integer",
                         "The limit parameter should be a non-negative integer",
                     )?;
-                    options.limit = Some(limit.max(1));
+                    options.limit = Some(limit);
                 }
                 "heartbeat" if on => parsed.heartbeat = Some(DEFAULT_HEARTBEAT),
                 "heartbeat" if value == "false" => {}

@@ -79,7 +79,7 @@ async fn answer(member: &Member, call: &Call, body: Map<String, Value>) -> Resul
             ..WriteJson::default()
         },
         seq_interval: query.seq_interval,
-        count: 0,
+        left: query.options.limit.unwrap_or(NO_LIMIT),
         last: None,
     };
     let reply = feed_reply(Feed::new(&call.app, changes, query.feed, patience), query.feed)?;
@@ -120,7 +120,10 @@ async fn filter(
         }
         "_selector" => match body.get("selector") {
             Some(selector @ Value::Object(_)) => {
-                Filter::Selector(Arc::new(Selector::parse(selector)?))
+                let selector = Selector::parse(selector);
+                let selector =
+                    selector.map_err(|error| Error::bad_request(error.reason().to_owned()))?;
+                Filter::Selector(Arc::new(selector))
             }
             _ => return Err(Error::bad_request("Selector error: expected a JSON object")),
         },
@@ -162,14 +165,18 @@ async fn function(member: &Member, name: &str, members: &str, form: &'static str
     }))
 }
 
+/// How many rows a feed without a limit may have.
+const NO_LIMIT: u64 = 10_000_000_000_000_000;
+
 /// An adapter's changes, as rows of a feed.
 struct Changes {
     stream: ChangesStream,
     include_docs: bool,
     write: WriteJson,
     seq_interval: u64,
-    /// How many rows there were.
-    count: u64,
+    /// How many rows there may still be. As in CouchDB, where this is a multiple of the interval, a row
+    /// has a sequence.
+    left: u64,
     last: Option<(Seq, u64)>,
 }
 
@@ -182,8 +189,8 @@ impl Source for Changes {
 
     fn write(&mut self, batch: ChangesBatch, rows: &mut RowWriter) -> bool {
         for change in &batch.changes {
-            self.count += 1;
-            let hide_seq = !self.count.is_multiple_of(self.seq_interval);
+            let hide_seq = !self.left.is_multiple_of(self.seq_interval);
+            self.left = self.left.saturating_sub(1);
             let json = |out: &mut Vec<u8>| {
                 let start = out.len();
                 change.write_json(out, self.include_docs, &self.write);

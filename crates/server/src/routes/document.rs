@@ -6,7 +6,7 @@ use crate::multipart::{self, Reader};
 use crate::query::DocQuery;
 use crate::related;
 use crate::reply::{self, Response};
-use axum::http::{StatusCode, header};
+use axum::http::{Method, StatusCode, header};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use percent_encoding::percent_decode_str;
@@ -167,10 +167,14 @@ fn saved(call: &Call, saved: &Saved, status: StatusCode) -> Result<Response> {
     }
     saved.write_json(&mut text);
     let mut reply = reply::json_text(status, text);
-    if status == StatusCode::CREATED {
+    if call.method != Method::DELETE {
         reply = reply::with(reply, header::LOCATION, &call.location(&[&saved.id]))?;
     }
-    reply::with(reply, header::ETAG, &reply::etag(&saved.rev))
+    // The URL of what was posted is another one, and has a tag of its own.
+    match call.method == Method::POST {
+        true => Ok(reply),
+        false => reply::with(reply, header::ETAG, &reply::etag(&saved.rev)),
+    }
 }
 
 /// `POST /{db}`

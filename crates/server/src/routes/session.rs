@@ -22,9 +22,6 @@ pub(super) async fn show(_: Anyone, call: Arc<Call>) -> Result<Response> {
     if let Some(handler) = user.handler {
         info.insert("authenticated".to_owned(), handler.into());
     }
-    if let Some(db) = call.live.auth("authentication_db") {
-        info.insert("authentication_db".to_owned(), db.into());
-    }
     reply::ok_json(&json!({
         "ok": true,
         "userCtx": {"name": user.name, "roles": user.roles},

@@ -263,3 +263,57 @@ async fn functions_rewrite_requests_or_answer_them() {
     let reply = site.anyone().post(&format!("{rewrite}/write?id=_design/x")).body("words");
     assert_eq!(reply.send().await.status, 401);
 }
+
+#[tokio::test]
+async fn a_design_document_that_could_not_be_used_is_refused() {
+    let site = Site::start().await;
+    let root = site.with_db().await;
+    let map = "doc => emit(doc._id)";
+    for (design, error, reason) in [
+        (value!({"views": 1}), "invalid_design_doc", "`views` field must have object type"),
+        (value!({"views": {"v": {}}}), "invalid_design_doc", "View `v` must contain map function"),
+        (
+            value!({"views": {"v": {"map": map, "reduce": 1}}}),
+            "invalid_design_doc",
+            "`views.v.reduce` field must have string type",
+        ),
+        (
+            value!({"views": {"v": {"map": map, "reduce": "_none"}}}),
+            "invalid_design_doc",
+            "`_none` is not a supported reduce function.",
+        ),
+        (
+            value!({"lists": {"l": 1}}),
+            "invalid_design_doc",
+            "`lists.l` field must have string or object type",
+        ),
+        (
+            value!({"options": {"partitioned": true}}),
+            "invalid_design_doc",
+            "partitioned option cannot be true in a non-partitioned database.",
+        ),
+        (value!({"views": {"v": {"map": "no function"}}}), "compilation_error", ""),
+    ] {
+        let reply = root.put("/db/_design/d").json(&design.to_string()).send().await;
+        assert_eq!((reply.status, &reply.value()["error"]), (400, &value!(error)), "{design}");
+        assert!(reply.value()["reason"].as_str().unwrap().contains(reason), "{design}");
+        // Revisions from elsewhere too, and each for itself.
+        let mut doc = design.clone();
+        doc["_id"] = value!("_design/d");
+        doc["_rev"] = value!("1-abc");
+        let docs = value!({"new_edits": false, "docs": [doc, {"_id": "x", "_rev": "1-abc"}]});
+        let reply = root.post("/db/_bulk_docs").json(&docs.to_string()).send().await;
+        assert_eq!(reply.value().as_array().unwrap().len(), 1, "{design}");
+        assert_eq!(reply.value()[0]["rev"], "1-abc", "{design}");
+        assert_eq!(reply.value()[0]["error"], error, "{design}");
+    }
+    for (name, design) in [
+        ("other", value!({"language": "erlang", "views": {"v": {"map": "fun() -> ok end."}}})),
+        ("mango", value!({"language": "query", "views": {"v": {"map": {"fields": {}}}}})),
+        ("gone", value!({"_deleted": true, "views": 1})),
+    ] {
+        let reply = root.put(&format!("/db/_design/{name}")).json(&design.to_string()).send().await;
+        assert!(reply.status < 300, "{name}: {}", reply.text());
+    }
+    assert_eq!(root.get("/db/x").send().await.status, 200);
+}

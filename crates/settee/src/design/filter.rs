@@ -83,13 +83,14 @@ impl Functions {
         self.ask(filter, &design.source, Vec::new(), request.clone()).await?;
         let mut inner = options.clone();
         inner.include_docs = true;
-        inner.limit = None;
+        // With nothing to pass, there is nothing to ask.
+        inner.limit = options.limit.filter(|limit| *limit == 0);
         if let Filter::Function(_) = inner.filter {
             inner.filter = Filter::None;
         }
         let changes = self.db.changes(&inner).await?;
         let (functions, filter) = (self.clone(), filter.clone());
-        let (limit, include_docs) = (options.limit.map(|limit| limit.max(1)), options.include_docs);
+        let (limit, include_docs) = (options.limit, options.include_docs);
         let filtered = changes.and_then(move |batch| {
             let (functions, filter) = (functions.clone(), filter.clone());
             let (source, request) = (design.source.clone(), request.clone());

@@ -26,6 +26,7 @@
 //! # Ok::<(), settee::Error>(()) }).unwrap();
 //! ```
 
+mod check;
 mod filter;
 mod list;
 mod path;

@@ -1,5 +1,6 @@
 //! Validation: design documents that say who may write what.
 
+use super::check::check_design;
 use super::request::{Stub, UserCtx};
 use super::{FunctionPath, Functions, Rendered, check_language};
 use crate::Database;
@@ -143,7 +144,8 @@ impl Database {
 /// A database whose design documents have a say in what is written: as the database, but every write
 /// must pass all `validate_doc_update` functions first.
 ///
-/// As in CouchDB, design documents and local documents always pass.
+/// As in CouchDB, design documents and local documents always pass, but a design document whose
+/// members or views are none is refused.
 #[derive(Clone)]
 pub struct Validating {
     inner: Arc<dyn Adapter>,
@@ -310,6 +312,7 @@ impl Adapter for Validating {
             None => self.ids.next()?,
         };
         doc.id = Some(id.clone());
+        check_design(&doc, || self.inner.script()).await?;
         if is_judged(&id) {
             let functions = self.functions().await?;
             if !functions.is_empty() {
@@ -325,7 +328,13 @@ impl Adapter for Validating {
         options: &WriteOptions,
     ) -> Result<Vec<WriteResult>> {
         let functions = self.functions().await?;
-        if functions.is_empty() {
+        let mut refused: HashMap<usize, Error> = HashMap::new();
+        for (n, doc) in docs.iter().enumerate() {
+            if let Err(error) = check_design(doc, || self.inner.script()).await {
+                refused.insert(n, error);
+            }
+        }
+        if functions.is_empty() && refused.is_empty() {
             return self.inner.bulk_docs(docs, options).await;
         }
         let mut judged = Vec::new();
@@ -334,12 +343,11 @@ impl Adapter for Validating {
             if doc.id.is_none() {
                 doc.id = Some(self.ids.next()?);
             }
-            if is_judged(doc.id.as_deref().unwrap_or_default()) {
+            if !functions.is_empty() && is_judged(doc.id.as_deref().unwrap_or_default()) {
                 judged.push(n);
                 edits.push(self.edit(doc, options).await);
             }
         }
-        let mut refused: HashMap<usize, Error> = HashMap::new();
         for (n, verdict) in judged.into_iter().zip(self.judge(&functions, edits).await?) {
             if let Err(error) = verdict {
                 refused.insert(n, error);
@@ -351,7 +359,9 @@ impl Adapter for Validating {
             results.push(match refused.remove(&n) {
                 Some(error) => {
                     let id = doc.id.unwrap_or_default();
-                    Some(Err(DocError { id, rev: None, error }))
+                    // A revision from elsewhere is told, so that one knows which was refused.
+                    let rev = doc.rev.filter(|_| !options.new_edits);
+                    Some(Err(DocError { id, rev, error }))
                 }
                 None => {
                     passed.push(doc);

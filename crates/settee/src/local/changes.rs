@@ -216,29 +216,37 @@ impl Feed {
         Ok(Some(Change { seq: Seq::Number(seq), id, revs: leaves, deleted, doc }))
     }
 
-    /// Newest first: what there is now, down to `since`.
-    fn descending(self) -> ChangesStream {
+    /// Newest first: all that there is now. As in CouchDB, `since` means nothing here, and the last
+    /// sequence is that of the last change, behind which older ones are pending.
+    fn descending(mut self) -> ChangesStream {
         let snapshot = self.inner.store.snapshot();
-        let low = seq_key(self.shared.id, self.last);
+        let low = seq_key(self.shared.id, 0);
         let high = seq_key(self.shared.id, u64::MAX);
         let range = (Bound::Excluded(low.as_slice()), Bound::Included(high.as_slice()));
         let rows = snapshot.range(Table::Seqs, range).rev();
         let newest = state(&snapshot, self.shared.id).map(|state| state.update_seq);
-        let newest = newest.unwrap_or(self.last);
-        let batches = stream::unfold((self, rows, snapshot, false), move |state| async move {
-            let (mut feed, mut rows, snapshot, ended) = state;
+        self.last = newest.unwrap_or(self.last);
+        let start = (self, rows, snapshot, None, false);
+        let batches = stream::unfold(start, move |state| async move {
+            let (mut feed, mut rows, snapshot, mut pending, ended) = state;
             if ended {
                 return None;
             }
             let mut changes = Vec::new();
             let batch = (|| -> Result<bool> {
+                let pending = match &mut pending {
+                    Some(pending) => pending,
+                    none => none.insert(count_after(&snapshot, feed.shared.id, 0)?),
+                };
                 for _ in 0..BATCH {
                     if feed.left == 0 {
                         return Ok(true);
                     }
                     let Some(row) = rows.next() else { return Ok(true) };
                     let (key, value) = row?;
-                    if let Some(change) = feed.change(&snapshot, seq_in(&key)?, &value)? {
+                    *pending = pending.saturating_sub(1);
+                    feed.last = seq_in(&key)?;
+                    if let Some(change) = feed.change(&snapshot, feed.last, &value)? {
                         changes.push(change);
                         feed.left -= 1;
                     }
@@ -247,12 +255,12 @@ impl Feed {
             })();
             let (ended, batch) = match batch {
                 Ok(ended) => {
-                    let last_seq = Seq::Number(newest);
-                    (ended, Ok(ChangesBatch { changes, last_seq, pending: 0 }))
+                    let (last_seq, pending) = (Seq::Number(feed.last), pending.unwrap_or(0));
+                    (ended, Ok(ChangesBatch { changes, last_seq, pending }))
                 }
                 Err(Fail(error)) => (true, Err(error)),
             };
-            Some((batch, (feed, rows, snapshot, ended)))
+            Some((batch, (feed, rows, snapshot, pending, ended)))
         });
         batches.boxed()
     }

@@ -22,7 +22,8 @@ pub(crate) fn doc_row(snapshot: &Snapshot, db: DbId, id: &str) -> Result<Option<
 
 /// One document.
 pub(crate) fn get(store: &Store, db: DbId, id: &str, options: &GetOptions) -> Result<Document> {
-    if id::check_doc_id(id)? == DocKind::Local {
+    // What cannot be written is just not there.
+    if id::check_doc_id(id).map_err(|_| Error::missing())? == DocKind::Local {
         return get_local(&store.snapshot(), db, id);
     }
     // The common read: the winner, its body in the row, nothing else asked. One lookup.

@@ -219,12 +219,12 @@ pub trait Reducer: Send + Sync + Debug {
 /// document or request to another.
 #[async_trait]
 pub trait ScriptEngine: Send + Sync + Debug + 'static {
-    /// Checks that a function can be compiled. Blocks, shortly.
+    /// Checks that a function can be compiled.
     ///
     /// # Errors
     ///
     /// 500 `compilation_error`.
-    fn check(&self, function: &str) -> Result<()>;
+    async fn check(&self, function: &str) -> Result<()>;
 
     /// Compiles map functions. Blocks, shortly.
     ///

@@ -21,7 +21,7 @@ mod native;
 mod node;
 mod number;
 mod query;
-mod reduce;
+pub(crate) mod reduce;
 pub(crate) mod state;
 mod tasks;
 mod tree;

@@ -44,7 +44,7 @@ fn show(mapped: &Mapped, doc: usize, function: usize) -> String {
 }
 
 fn check(function: &str) -> Result<(), Error> {
-    engine().check(function)
+    futures_executor::block_on(engine().check(function))
 }
 
 mod maps {

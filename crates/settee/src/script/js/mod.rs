@@ -366,10 +366,13 @@ fn ask_each<'js, T, R>(
 
 #[async_trait]
 impl ScriptEngine for JsEngine {
-    fn check(&self, function: &str) -> Result<()> {
+    async fn check(&self, function: &str) -> Result<()> {
         let functions = vec![function.to_owned()];
         let database = String::new();
-        self.compile(Functions { kind: "check", database, functions, lib: None }).map(drop)
+        let key = Functions { kind: "check", database, functions, lib: None }.key();
+        let functions = vec![function.to_owned()];
+        let (name, source) = (key.clone(), Arc::new(Source::Functions { functions, design: None }));
+        self.pool.run_async(&key, move |worker| worker.enter(&name, &source, |_| ())).await
     }
 
     fn mapper(&self, source: &MapSource<'_>) -> Result<Arc<dyn Mapper>> {
