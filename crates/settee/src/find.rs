@@ -128,7 +128,7 @@ impl Find {
         self.adapter.find(&self.options).await
     }
 
-    /// Asks for page after page, each behind the bookmark of the one before.
+    /// Asks for page after page, each behind the one before.
     ///
     /// The stream's errors are those of [`fetch`](Find::fetch).
     pub fn stream(self) -> BoxStream<'static, Result<Document>> {
@@ -141,10 +141,14 @@ impl Find {
             find.options.limit = Some(asked);
             let found = find.adapter.find(&find.options).await?;
             let count = found.docs.len() as u64;
-            // Nothing is left behind a page that is not full, or that tells no place to go on.
-            let more = count >= asked && found.bookmark.is_some();
-            let left = if more { left.saturating_sub(count) } else { 0 };
-            (find.options.bookmark, find.options.skip) = (found.bookmark, 0);
+            // Nothing is left behind a page that is not full.
+            let left = if count < asked { 0 } else { left - count.min(left) };
+            // PouchDB Server has no bookmarks.
+            find.options.skip = match found.bookmark {
+                Some(_) => 0,
+                None => find.options.skip.saturating_add(count),
+            };
+            find.options.bookmark = found.bookmark;
             Ok(Some((stream::iter(found.docs).map(Ok), (find, left))))
         });
         pages.try_flatten().boxed()

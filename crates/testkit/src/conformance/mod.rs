@@ -254,6 +254,7 @@ macro_rules! for_all_cases {
                 contents_that_do_not_follow_are_an_error,
                 any_text_is_a_name,
                 local_documents_have_no_attachments,
+                a_part_that_is_not_what_its_digest_says_is_refused,
                 leaves_have_their_own_attachments,
                 equal_contents_go_one_by_one,
                 attachments_from_elsewhere_keep_their_generation,
