@@ -11,6 +11,7 @@ pub mod attachment;
 pub mod collate;
 pub mod document;
 pub mod error;
+pub mod find;
 pub mod id;
 pub mod json;
 pub mod options;

@@ -9,6 +9,8 @@ use crate::script::ScriptEngine;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_core::stream::BoxStream;
+use serde_json::Value;
+use settee_core::find::{FindOptions, Found, IndexCreated, IndexDefinition, IndexInfo};
 use settee_core::options::{
     AllDocsOptions, AttachmentHead, AttachmentOptions, BulkGetItem, ChangesOptions, Durability,
     GetOptions, OpenRevs, ViewOptions, WriteOptions,
@@ -318,6 +320,40 @@ pub trait Adapter: Send + Sync + Debug + 'static {
     /// Whether whoever carries out writes asks `validate_doc_update` functions about them.
     fn judges_writes(&self) -> bool {
         false
+    }
+
+    /// `POST /{db}/_find`: some of the documents that match, and where the next ones begin.
+    ///
+    /// # Errors
+    ///
+    /// `NotImplemented` on embedded databases. `BadRequest`, `no_usable_index`, if there is no index
+    /// for the order that is asked for.
+    async fn find(&self, options: &FindOptions) -> Result<Found> {
+        let _ = options;
+        Err(not_implemented("queries by selector"))
+    }
+
+    /// `POST /{db}/_explain`: how such a query would be answered.
+    async fn explain(&self, options: &FindOptions) -> Result<Value> {
+        let _ = options;
+        Err(not_implemented("queries by selector"))
+    }
+
+    /// `GET /{db}/_index`.
+    async fn indexes(&self) -> Result<Vec<IndexInfo>> {
+        Err(not_implemented("indexes of queries by selector"))
+    }
+
+    /// `POST /{db}/_index`.
+    async fn create_index(&self, index: &IndexDefinition) -> Result<IndexCreated> {
+        let _ = index;
+        Err(not_implemented("indexes of queries by selector"))
+    }
+
+    /// `DELETE /{db}/_index/{ddoc}/json/{name}`; `ddoc` comes without `_design/`.
+    async fn delete_index(&self, ddoc: &str, name: &str) -> Result<()> {
+        let _ = (ddoc, name);
+        Err(not_implemented("indexes of queries by selector"))
     }
 
     /// `POST /{db}/_compact/{ddoc}`: starts giving back the space of a design document's indexes;

@@ -26,6 +26,7 @@ use crate::adapter::{
     Adapter, AllDbsOptions, AttachmentReader, ByteStream, ChangesBatch, DbUpdate,
 };
 use crate::design::{Response, Stub, Target, Validation};
+use crate::find::{Found, IndexCreated, IndexDefinition, IndexInfo};
 use crate::replicate::{
     Denied, End, Progress, ReplicateOptions, ReplicationEvent, ReplicationResult, SyncHandle,
     SyncResult,
@@ -213,6 +214,11 @@ impl Database {
         View(self.0.query(map, reduce))
     }
 
+    /// [`Database::find`](crate::Database::find).
+    pub fn find(&self, selector: Selector) -> Find {
+        Find(self.0.find(selector))
+    }
+
     /// [`Database::design_docs`](crate::Database::design_docs).
     pub fn design_docs(&self) -> AllDocs {
         AllDocs(self.0.design_docs())
@@ -293,6 +299,9 @@ impl Database {
         view_cleanup() -> ();
         compact_views(ddoc: &str) -> ();
         design_info(ddoc: &str) -> DesignInfo;
+        indexes() -> Vec<IndexInfo>;
+        create_index(index: &IndexDefinition) -> IndexCreated;
+        delete_index(ddoc: &str, name: &str) -> ();
         show(path: &str, stub: &Stub) -> Response;
         run_update(path: &str, stub: &Stub) -> Response;
         rewrite_target(path: &str, stub: &Stub) -> Target;
@@ -410,6 +419,46 @@ impl AllDocs {
     /// [`AllDocs::stream`](crate::AllDocs::stream), blocking.
     pub fn stream(self) -> Result<Iter<DocRow>> {
         block_on(self.0.stream()).map(Iter::new)
+    }
+}
+
+/// A query by selector to be made: [`Find`](crate::Find), blocking.
+#[derive(Debug, Clone)]
+#[must_use = "nothing is asked before `fetch`, `stream` or `explain`"]
+pub struct Find(crate::Find);
+
+impl Find {
+    /// [`Find::fields`](crate::Find::fields).
+    pub fn fields<S: Into<String>>(self, fields: impl IntoIterator<Item = S>) -> Find {
+        Find(self.0.fields(fields))
+    }
+
+    passed_on! { Find:
+        sort(field: impl Into<String>);
+        sort_descending(field: impl Into<String>);
+        limit(limit: u64);
+        skip(skip: u64);
+        bookmark(bookmark: impl Into<String>);
+        use_index(ddoc: impl Into<String>);
+        use_index_named(ddoc: impl Into<String>, name: impl Into<String>);
+        conflicts();
+        without_update();
+        execution_stats();
+    }
+
+    /// [`Find::fetch`](crate::Find::fetch), blocking.
+    pub fn fetch(self) -> Result<Found> {
+        block_on(self.0.fetch())
+    }
+
+    /// [`Find::stream`](crate::Find::stream), blocking.
+    pub fn stream(self) -> Iter<Document> {
+        Iter::new(self.0.stream())
+    }
+
+    /// [`Find::explain`](crate::Find::explain), blocking.
+    pub fn explain(self) -> Result<serde_json::Value> {
+        block_on(self.0.explain())
     }
 }
 

@@ -5,16 +5,19 @@ use crate::all_docs::AllDocs;
 use crate::changes::{Changes, Feeds};
 use crate::conflict::ConflictResolution;
 use crate::couch::Couch;
+use crate::find::Find;
 use crate::input::{AttachmentBody, DocRef, IntoDocument, guess_content_type};
 use crate::replicate::{End, Replication, Sync};
 use crate::view::View;
 use bytes::{Bytes, BytesMut};
 use futures_core::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt, stream};
+use settee_core::find::{IndexCreated, IndexDefinition, IndexInfo};
 use settee_core::options::{
     AttachmentHead, AttachmentOptions, BulkGetItem, DocSet, Durability, Filter, GetOptions,
     OpenRevs, WriteOptions,
 };
+use settee_core::selector::Selector;
 use settee_core::wire::{
     DatabaseInfo, DesignInfo, MissingRevs, Purged, RevResult, RevsByDoc, Saved, Security, TempView,
     WriteResult,
@@ -307,6 +310,42 @@ impl Database {
     /// Lists local documents: `GET /{db}/_local_docs`.
     pub fn local_docs(&self) -> AllDocs {
         AllDocs::new(Arc::clone(&self.adapter), DocSet::Local)
+    }
+
+    /// Finds the documents that match a selector: `POST /{db}/_find`, row CP-47.
+    pub fn find(&self, selector: Selector) -> Find {
+        Find::new(Arc::clone(&self.adapter), selector)
+    }
+
+    /// The indexes that [`find`](Database::find) may use: `GET /{db}/_index`, row CP-49. The first is
+    /// that of all documents by their id.
+    ///
+    /// # Errors
+    ///
+    /// `NotImplemented` on embedded databases.
+    pub async fn indexes(&self) -> Result<Vec<IndexInfo>> {
+        self.adapter.indexes().await
+    }
+
+    /// Makes an index for [`find`](Database::find), unless it is there already: `POST /{db}/_index`,
+    /// row CP-49.
+    ///
+    /// # Errors
+    ///
+    /// `NotImplemented` on embedded databases.
+    pub async fn create_index(&self, index: &IndexDefinition) -> Result<IndexCreated> {
+        self.adapter.create_index(index).await
+    }
+
+    /// Removes an index by its design document, with or without `_design/`, and its name: `DELETE
+    /// /{db}/_index/{ddoc}/json/{name}`, row CP-49.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`; `NotImplemented` on embedded databases.
+    pub async fn delete_index(&self, ddoc: &str, name: &str) -> Result<()> {
+        let ddoc = ddoc.strip_prefix("_design/").unwrap_or(ddoc);
+        self.adapter.delete_index(ddoc, name).await
     }
 
     /// Reads or follows changes: `GET /{db}/_changes`.

@@ -57,6 +57,7 @@
 
 pub mod adapter;
 pub mod design;
+pub mod find;
 pub mod local;
 #[cfg(feature = "remote")]
 pub mod remote;
@@ -82,6 +83,7 @@ pub use changes::{Changes, FeedEvent, FeedStatus, Subscription};
 pub use conflict::{ConflictResolution, Pending};
 pub use couch::Couch;
 pub use database::Database;
+pub use find::{Find, IndexDefinition};
 pub use input::{AttachmentBody, DocRef, IntoDocument};
 pub use replicate::{Replication, Sync};
 pub use settee_core::{

@@ -12,9 +12,11 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
+use serde_json::Value;
 use settee::adapter::{
     Adapter, AttachmentReader, ByteStream, ChangesStream, Location, Parts, Rows, ViewRows,
 };
+use settee::find::{FindOptions, Found, IndexCreated, IndexDefinition, IndexInfo};
 use settee::options::{
     AllDocsOptions, AttachmentHead, AttachmentOptions, BulkGetItem, ChangesOptions, GetOptions,
     OpenRevs, Since, ViewOptions, WriteOptions,
@@ -521,6 +523,26 @@ impl Adapter for Faulty {
 
     async fn design_info(&self, ddoc: &str) -> Result<DesignInfo> {
         self.faults.call("design_info", ddoc, self.inner.design_info(ddoc)).await
+    }
+
+    async fn find(&self, options: &FindOptions) -> Result<Found> {
+        self.faults.call("find", "", self.inner.find(options)).await
+    }
+
+    async fn explain(&self, options: &FindOptions) -> Result<Value> {
+        self.faults.call("explain", "", self.inner.explain(options)).await
+    }
+
+    async fn indexes(&self) -> Result<Vec<IndexInfo>> {
+        self.faults.call("indexes", "", self.inner.indexes()).await
+    }
+
+    async fn create_index(&self, index: &IndexDefinition) -> Result<IndexCreated> {
+        self.faults.call("create_index", "", self.inner.create_index(index)).await
+    }
+
+    async fn delete_index(&self, ddoc: &str, name: &str) -> Result<()> {
+        self.faults.call("delete_index", name, self.inner.delete_index(ddoc, name)).await
     }
 
     async fn compact_views(&self, ddoc: &str) -> Result<()> {

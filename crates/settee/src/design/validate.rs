@@ -12,6 +12,8 @@ use crate::script::{DesignSource, EditText, ScriptEngine};
 use async_trait::async_trait;
 use futures_core::stream::BoxStream;
 use futures_util::TryStreamExt;
+use serde_json::Value;
+use settee_core::find::{FindOptions, Found, IndexCreated, IndexDefinition, IndexInfo};
 use settee_core::options::{
     AllDocsOptions, AttachmentHead, AttachmentOptions, BulkGetItem, ChangesOptions, DocSet,
     GetOptions, OpenRevs, ViewOptions, WriteOptions,
@@ -541,6 +543,26 @@ impl Adapter for Validating {
 
     async fn design_info(&self, ddoc: &str) -> Result<DesignInfo> {
         self.inner.design_info(ddoc).await
+    }
+
+    async fn find(&self, options: &FindOptions) -> Result<Found> {
+        self.inner.find(options).await
+    }
+
+    async fn explain(&self, options: &FindOptions) -> Result<Value> {
+        self.inner.explain(options).await
+    }
+
+    async fn indexes(&self) -> Result<Vec<IndexInfo>> {
+        self.inner.indexes().await
+    }
+
+    async fn create_index(&self, index: &IndexDefinition) -> Result<IndexCreated> {
+        self.inner.create_index(index).await
+    }
+
+    async fn delete_index(&self, ddoc: &str, name: &str) -> Result<()> {
+        self.inner.delete_index(ddoc, name).await
     }
 
     fn script(&self) -> Result<Arc<dyn ScriptEngine>> {

@@ -279,9 +279,8 @@ pub(crate) async fn prepare(
         let expected = Upload {
             content_type: &attachment.content_type,
             encoding: attachment.encoding,
-            // The digest of a document that comes from elsewhere is of bytes stored there, which
-            // for text need not be the ones that come.
-            md5: None,
+            // As in CouchDB, it is that of the bytes as they come.
+            md5: attachment.digest,
             limit,
         };
         let blob = upload(inner, shared, expected, part.body).await?;

@@ -4,7 +4,7 @@
 use super::http::{Call, Http, Payload, Repeat, Response, bad_reply};
 use super::rows::{Listing, RowReader};
 use super::url::{PathQuery, encode, encode_id};
-use super::{changes, function, multipart, write};
+use super::{changes, find, function, multipart, write};
 use crate::adapter::{
     Adapter, AttachmentReader, ByteStream, ChangesStream, Location, Parts, Rows, ViewRows,
 };
@@ -14,6 +14,7 @@ use futures_core::stream::BoxStream;
 use futures_util::{StreamExt, stream};
 use hyper::{StatusCode, header};
 use serde_json::Value;
+use settee_core::find::{FindOptions, Found, IndexCreated, IndexDefinition, IndexInfo};
 use settee_core::json::{Limits, write_string};
 use settee_core::options::{
     AllDocsOptions, AttachmentHead, AttachmentOptions, BulkGetItem, ByteRange, ChangesOptions,
@@ -702,6 +703,26 @@ impl Adapter for RemoteDatabase {
 
     async fn call_function(&self, path: &FunctionPath, stub: &Stub) -> Result<Rendered> {
         function::call(&self.shared, path, stub).await
+    }
+
+    async fn find(&self, options: &FindOptions) -> Result<Found> {
+        find::find(&self.shared, options).await
+    }
+
+    async fn explain(&self, options: &FindOptions) -> Result<Value> {
+        find::explain(&self.shared, options).await
+    }
+
+    async fn indexes(&self) -> Result<Vec<IndexInfo>> {
+        find::indexes(&self.shared).await
+    }
+
+    async fn create_index(&self, index: &IndexDefinition) -> Result<IndexCreated> {
+        find::create(&self.shared, index).await
+    }
+
+    async fn delete_index(&self, ddoc: &str, name: &str) -> Result<()> {
+        find::delete(&self.shared, ddoc, name).await
     }
 
     fn judges_writes(&self) -> bool {

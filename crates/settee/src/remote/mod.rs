@@ -34,6 +34,7 @@ mod body;
 mod changes;
 mod connect;
 mod database;
+mod find;
 mod function;
 mod host;
 mod http;

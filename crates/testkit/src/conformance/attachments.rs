@@ -407,6 +407,20 @@ pub async fn any_text_is_a_name(place: Place) {
     assert!((400..500).contains(&nameless.unwrap_err().status()));
 }
 
+pub async fn a_part_that_is_not_what_its_digest_says_is_refused(place: Place) {
+    let db = place.db().await;
+    let put = async |digest| {
+        let mut doc = Document::with_id("a");
+        doc.attachments = vec![Attachment { digest: Some(digest), ..follows("x.bin", 5) }];
+        let parts = stream::iter([part(None, b"hello")]).boxed();
+        db.adapter().put(doc, Some(parts), &WriteOptions::default()).await
+    };
+    assert!(put(md5(b"other")).await.is_err());
+    missing(db.get("a").await);
+    put(md5(b"hello")).await.unwrap();
+    assert_eq!(read(&db, "a", "x.bin").await, "hello");
+}
+
 pub async fn local_documents_have_no_attachments(place: Place) {
     let db = place.db().await;
     let inline = json!({"_id": "_local/a", "_attachments": {"x": {"data": "eA=="}}});
@@ -441,8 +455,7 @@ pub async fn equal_contents_go_one_by_one(place: Place) {
     db.put_attachment(&mut a, "y", content.as_slice(), None).await.unwrap();
     db.put_attachment(&mut b, "x", content.as_slice(), None).await.unwrap();
     db.purge([&a]).await.unwrap();
-    db.compact().await.unwrap();
-    super::compacted(&db).await;
+    place.compact(&db).await;
     assert_eq!(read(&db, "b", "x").await, content);
 }
 

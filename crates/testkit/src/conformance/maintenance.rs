@@ -1,7 +1,7 @@
 //! Compaction, purging, limits, and what makes writes durable.
 #![allow(missing_docs)] // A case is described by its name.
 
-use super::{Place, compacted, deleted, doc, graft, missing, rev, revs};
+use super::{Place, deleted, doc, graft, missing, rev, revs};
 use futures_util::future::join;
 use serde_json::json;
 use settee::options::GetOptions;
@@ -25,8 +25,7 @@ pub async fn compaction_drops_old_revisions_and_nothing_else(place: Place) {
     db.put(json!({"_id": "_local/d", "n": 1})).await.unwrap();
     let before = db.info().await.unwrap();
 
-    db.compact().await.unwrap();
-    compacted(&db).await;
+    place.compact(&db).await;
 
     for rev in old {
         missing(db.get_with("a", &GetOptions { rev: Some(rev), ..Default::default() }).await);
@@ -64,8 +63,7 @@ pub async fn writers_go_on_during_compaction(place: Place) {
     };
     let compact = async {
         for _ in 0..3 {
-            db.compact().await.unwrap();
-            compacted(&db).await;
+            place.compact(&db).await;
         }
     };
     join(write, compact).await;

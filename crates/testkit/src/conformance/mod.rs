@@ -19,6 +19,7 @@ pub mod bulk;
 pub mod changes;
 pub mod databases;
 pub mod documents;
+pub mod find;
 pub mod functions;
 pub mod listings;
 pub mod maintenance;
@@ -109,6 +110,16 @@ impl Place {
     pub async fn db(&self) -> Database {
         let number = self.made.fetch_add(1, Ordering::Relaxed);
         self.couch.create(&self.name(&number.to_string())).await.unwrap()
+    }
+
+    /// Compacts a database, and waits until that is done.
+    pub async fn compact(&self, db: &Database) {
+        db.compact().await.unwrap();
+        // A cluster says so before it begins.
+        if self.cluster {
+            crate::time::sleep(std::time::Duration::from_millis(500)).await;
+        }
+        compacted(db).await;
     }
 
     /// Removes the case's databases.
@@ -209,6 +220,11 @@ pub async fn compacted(db: &Database) {
 macro_rules! for_all_cases {
     ($then:ident) => {
         $then! {
+            find {
+                documents_are_found_by_a_selector,
+                a_stream_of_what_is_found_goes_over_all_pages,
+                indexes_are_made_listed_and_removed,
+            }
             aging {
                 how_long_deletions_are_kept_can_be_set,
                 changes_are_counted_by_time,
@@ -238,6 +254,7 @@ macro_rules! for_all_cases {
                 contents_that_do_not_follow_are_an_error,
                 any_text_is_a_name,
                 local_documents_have_no_attachments,
+                a_part_that_is_not_what_its_digest_says_is_refused,
                 leaves_have_their_own_attachments,
                 equal_contents_go_one_by_one,
                 attachments_from_elsewhere_keep_their_generation,

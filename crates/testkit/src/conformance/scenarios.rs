@@ -5,7 +5,7 @@
 //! replication and the like, is elsewhere.
 #![allow(missing_docs)] // A case is described by its name.
 
-use super::{Place, compacted, conflicts, doc, fails, missing, rev};
+use super::{Place, conflicts, doc, fails, missing, rev};
 use crate::time::{sleep, soon, within};
 use futures_util::future::join;
 use serde::{Deserialize, Serialize};
@@ -483,8 +483,7 @@ pub async fn u_025_the_revisions_of_a_document_until_compaction(place: Place) {
     let bars: Vec<_> = history().await.iter().map(|doc| doc.get("bar")).collect();
     assert_eq!(bars, [Some(json!(43)), Some(json!(42))]);
     assert_eq!(db.revision_ids(&first.id).await.unwrap(), [second.rev.clone(), first.rev.clone()]);
-    db.compact().await.unwrap();
-    compacted(&db).await;
+    place.compact(&db).await;
     let old = GetOptions { rev: Some(first.rev.clone()), ..Default::default() };
     missing(db.get_with(&first.id, &old).await);
     assert_eq!(history().await.len(), 1);

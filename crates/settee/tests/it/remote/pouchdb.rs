@@ -11,6 +11,7 @@ use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
+use testkit::conformance::{Place, find};
 use testkit::time::soon;
 
 /// The server's process, until the test ends.
@@ -128,6 +129,11 @@ async fn pouchdb_server_will_do() {
     }
     couch.delete("db").await.unwrap();
     assert!(!couch.exists("db").await.unwrap());
+
+    // Queries by selector, but for `_explain`, which it cannot.
+    let place = Place::new(Arc::new(remote));
+    find::documents_are_found_by_a_selector(place.clone()).await;
+    find::a_stream_of_what_is_found_goes_over_all_pages(place).await;
 }
 
 /// A document with an attachment, compressible or not.
