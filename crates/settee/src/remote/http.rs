@@ -2,6 +2,7 @@
 
 use super::auth::Auth;
 use super::body::Body;
+use super::cache::DocCache;
 use super::connect::Connector;
 use super::options::{Identity, RemoteOptions};
 use super::retry::{Backoff, retry_after};
@@ -56,6 +57,8 @@ pub(crate) struct Http {
     gzip: bool,
     /// Whether the server stores attachments as they are encoded, once that is known.
     keeps_encodings: OnceLock<bool>,
+    /// Documents that were read before.
+    pub(crate) cache: DocCache,
 }
 
 /// What is sent.
@@ -163,6 +166,13 @@ impl Call {
     pub(crate) fn any_status(mut self) -> Call {
         self.any_status = true;
         self
+    }
+
+    fn takes(&self, status: StatusCode) -> bool {
+        let unchanged = status == StatusCode::NOT_MODIFIED;
+        self.any_status
+            || status.as_u16() < 300
+            || (unchanged && self.headers.contains_key(header::IF_NONE_MATCH))
     }
 
     /// How long the server may be silent within its reply.
@@ -337,6 +347,7 @@ impl Http {
         Ok(Http {
             client,
             base,
+            cache: DocCache::new(options.cache),
             options,
             auth,
             status,
@@ -403,9 +414,7 @@ impl Http {
                     let error = response.into_error(&call.method).await;
                     return Err(Failure { error, undone });
                 }
-                Ok(response) if call.any_status || response.status.as_u16() < 300 => {
-                    return Ok(response);
-                }
+                Ok(response) if call.takes(response.status) => return Ok(response),
                 Ok(response) => {
                     let status = response.status.as_u16();
                     let pause = retry_after(&response.headers);

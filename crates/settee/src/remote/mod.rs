@@ -31,6 +31,7 @@
 
 mod auth;
 mod body;
+mod cache;
 mod changes;
 mod connect;
 mod database;

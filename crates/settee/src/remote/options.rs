@@ -42,6 +42,7 @@ pub struct RemoteOptions {
     pub(crate) max_item: usize,
     pub(crate) user_agent: String,
     pub(crate) gzip: Option<bool>,
+    pub(crate) cache: usize,
     pub(crate) addresses: Option<Addresses>,
 }
 
@@ -78,6 +79,7 @@ impl Default for RemoteOptions {
             max_item: 128 << 20,
             user_agent: concat!("settee/", env!("CARGO_PKG_VERSION")).to_owned(),
             gzip: None,
+            cache: 1 << 20,
             addresses: None,
         }
     }
@@ -218,6 +220,14 @@ impl RemoteOptions {
     /// What the client calls itself. `settee/VERSION` unless set.
     pub fn user_agent(mut self, user_agent: impl Into<String>) -> RemoteOptions {
         self.user_agent = user_agent.into();
+        self
+    }
+
+    /// How many bytes of documents to keep, 1 MiB unless set, so that the server need not send again
+    /// what has not changed. It is asked about that each time: what is read is never out of date. 0
+    /// keeps none.
+    pub fn cache(mut self, bytes: usize) -> RemoteOptions {
+        self.cache = bytes;
         self
     }
 

@@ -132,7 +132,10 @@ impl Step {
             93..97 => {
                 // The least of the leaves, to be rid of conflicts.
                 let mut doc = self.edit(db, &id, &mut rng).await?;
-                if let Some(leaf) = leaves(db, &id).await?.last() {
+                // A document that is wholly deleted has none that could be edited.
+                if doc.rev.is_some()
+                    && let Some(leaf) = leaves(db, &id).await?.last()
+                {
                     doc.rev = leaf.rev.clone();
                     doc.attachments.clear();
                     doc.deleted = true;

@@ -302,7 +302,10 @@ pub async fn every_operation_is_one_of_the_adapter(place: Place) {
 pub async fn of_many_who_create_a_database_one_does(place: Place) {
     let name = place.name("wanted");
     let created = join_all((0..10).map(|_| place.couch().create(&name))).await;
-    assert_eq!(created.iter().flatten().count(), 1);
+    let count = created.iter().flatten().count();
+    // Nodes that create it at the same time may each tell that the other was first.
+    assert!(count == 1 || (place.is_cluster() && count == 0), "{count}");
+    assert!(place.couch().exists(&name).await.unwrap());
     for refused in created.into_iter().filter(Result::is_err) {
         fails(refused, 412, "file_exists");
     }

@@ -5,7 +5,7 @@ use super::{Place, fails};
 use crate::time::{sleep, soon};
 use serde_json::{Value, json};
 use settee::prelude::*;
-use settee::{ErrorKind, IndexDefinition, Selector};
+use settee::{ErrorKind, Find, IndexDefinition, Selector};
 use std::time::Duration;
 
 /// Two hundred and fifty people, and whether they can be asked for.
@@ -30,6 +30,17 @@ fn ids(docs: &[Document]) -> Vec<&str> {
     docs.iter().map(|doc| doc.id.as_deref().unwrap()).collect()
 }
 
+/// Waits until a query finds its index, which not every node of a cluster knows at once.
+async fn until_answered(find: &Find) {
+    soon(async {
+        while let Err(error) = find.clone().fetch().await {
+            assert_eq!(error.name(), "no_usable_index");
+            sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
+
 pub async fn documents_are_found_by_a_selector(place: Place) {
     let Some(db) = people(&place).await else { return };
     let mut found = db.find(by(json!({"n": {"$gte": 246}}))).fetch().await.unwrap();
@@ -47,6 +58,7 @@ pub async fn a_stream_of_what_is_found_goes_over_all_pages(place: Place) {
     let Some(db) = people(&place).await else { return };
     db.create_index(&IndexDefinition::new(["n"]).ddoc("by-n").name("n")).await.unwrap();
     let all = || db.find(by(json!({"n": {"$gte": 0}}))).sort("n");
+    until_answered(&all()).await;
     let docs: Vec<_> = all().stream().try_collect().await.unwrap();
     let expected: Vec<_> = (0..250).map(|n| format!("{n:03}")).collect();
     assert_eq!(ids(&docs), expected);
@@ -66,6 +78,7 @@ pub async fn indexes_are_made_listed_and_removed(place: Place) {
     assert!(created.is_new());
     assert_eq!((created.id.as_str(), created.name.as_str()), ("_design/by-age", "age"));
     assert!(!db.create_index(&index).await.unwrap().is_new());
+    until_answered(&old).await;
     assert_eq!(old.clone().fetch().await.unwrap().docs.len(), 5);
     let indexes = db.indexes().await.unwrap();
     assert_eq!(indexes[0].fields(), [("_id".to_owned(), false)]);

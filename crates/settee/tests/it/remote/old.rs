@@ -1,6 +1,6 @@
 //! Servers that know less than ours, or say it in other words.
 
-use super::fake::{Answer, Fake, Request, json};
+use super::fake::{Answer, Fake, Request, json, with};
 use settee::adapter::{DbUpdateKind, Host};
 use settee::options::{BulkGetItem, GetOptions};
 use settee::prelude::*;
@@ -8,6 +8,7 @@ use settee::remote::{Remote, RemoteOptions};
 use settee::wire::{RevResult, Seq};
 use settee::{ErrorKind, RevId};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 fn rev(text: &str) -> settee::Rev {
     text.parse().unwrap()
@@ -70,6 +71,40 @@ fn old(request: &Request) -> Answer {
         }
         other => panic!("{other:?}"),
     }
+}
+
+/// CP-78.
+#[tokio::test]
+async fn what_has_not_changed_is_not_sent_again() {
+    let sent = Arc::new(AtomicUsize::new(1));
+    let version = sent.clone();
+    let fake = Fake::start(move |request: &Request| {
+        let n = version.load(Ordering::SeqCst);
+        let etag = format!("\"{n}-a\"");
+        match request.header("if-none-match") {
+            Some(known) if known == etag => with(304, &format!("ETag: {etag}\r\n"), ""),
+            _ => with(
+                200,
+                &format!("ETag: {etag}\r\n"),
+                &format!(r#"{{"_id":"a","_rev":"{n}-a","n":{n}}}"#),
+            ),
+        }
+    })
+    .await;
+    let (_, db) = couch(&fake);
+    for n in [1, 1, 2, 2, 1] {
+        sent.store(n, Ordering::SeqCst);
+        let doc = db.get("a").await.unwrap();
+        assert_eq!((doc.get("n"), doc.rev.unwrap().pos), (Some(n.into()), n as u64));
+    }
+    let known: Vec<_> =
+        fake.requests().iter().map(|r| r.header("if-none-match").map(str::to_owned)).collect();
+    let tag = |n: u32| Some(format!("\"{n}-a\""));
+    assert_eq!(known, [None, tag(1), tag(1), tag(2), tag(2)]);
+    // More than the document itself is asked for anew.
+    let conflicts = GetOptions { conflicts: true, ..GetOptions::default() };
+    db.get_with("a", &conflicts).await.unwrap();
+    assert_eq!(fake.requests()[5].header("if-none-match"), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
