@@ -19,16 +19,15 @@ const PAGE: u64 = 200;
 /// Servers answer it (CouchDB from 2.0 on); embedded databases and `settee serve` do not yet.
 ///
 /// ```no_run
-/// # async fn example() -> settee::Result<()> {
+/// # async fn example(db: settee::Database) -> settee::Result<()> {
 /// use serde_json::json;
 /// use settee::{IndexDefinition, Selector, prelude::*};
 ///
-/// let db = Database::connect("http://admin:secret@localhost:5984/people")?;
 /// db.create_index(&IndexDefinition::new(["age"]).ddoc("by-age")).await?;
 /// let adults = Selector::parse(&json!({"age": {"$gte": 18}}))?;
 /// let mut people = db.find(adults).sort("age").fields(["_id", "age"]).stream();
 /// while let Some(person) = people.try_next().await? {
-///     println!("{person}");
+///     println!("{}", person.to_json());
 /// }
 /// # Ok(()) }
 /// ```
