@@ -339,6 +339,9 @@ impl Model {
 pub(crate) struct Models {
     _local: Local,
     models: Vec<Model>,
+    /// What the counters may be ahead of the models: of states that look alike the first is taken for
+    /// the one that was reached, and steps that were done behind it are done again.
+    slack: Counters,
 }
 
 impl Models {
@@ -352,7 +355,8 @@ impl Models {
             model.states.push_back(model.state());
             model
         };
-        Models { models: (0..writers).map(model).collect(), _local: local }
+        let models = (0..writers).map(model).collect();
+        Models { models, _local: local, slack: Counters::default() }
     }
 
     /// Finds out how far each writer came, who must have come at least to the one number of steps
@@ -373,8 +377,7 @@ impl Models {
         let found = read(&*db, self.models.len()).unwrap();
         let mut steps = Vec::new();
         let mut sum = Vec::new();
-        // Counters of states that look alike may differ.
-        let mut slack = Counters::default();
+        let slack = &mut self.slack;
         for ((model, found), &(low, high)) in self.models.iter_mut().zip(found).zip(range) {
             model.reach(low, high);
             let mut alike = model
