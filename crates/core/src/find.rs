@@ -1,6 +1,7 @@
 //! Mango queries: what `_find`, `_explain` and `_index` are asked and answer.
 
 use crate::Document;
+use crate::id::design_name;
 use crate::selector::Selector;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -149,7 +150,7 @@ impl IndexDefinition {
 
     /// In this design document, `_design/` or not.
     pub fn ddoc(mut self, ddoc: &str) -> IndexDefinition {
-        self.ddoc = Some(ddoc.strip_prefix("_design/").unwrap_or(ddoc).to_owned());
+        self.ddoc = Some(design_name(ddoc).to_owned());
         self
     }
 

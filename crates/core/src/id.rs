@@ -1,4 +1,4 @@
-//! Names of databases and ids of documents: what is legal.
+//! Names of databases and ids of documents: what is legal, and what they say.
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -87,6 +87,12 @@ pub fn check_attachment_name(name: &str) -> Result<()> {
         return Err(Error::bad_request(reason));
     }
     Ok(())
+}
+
+/// The name of a design document that may be called by its id: what follows `_design/`, if that is
+/// there.
+pub fn design_name(id: &str) -> &str {
+    id.strip_prefix("_design/").unwrap_or(id)
 }
 
 #[cfg(test)]

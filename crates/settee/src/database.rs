@@ -13,6 +13,7 @@ use bytes::{Bytes, BytesMut};
 use futures_core::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use settee_core::find::{IndexCreated, IndexDefinition, IndexInfo};
+use settee_core::id::design_name;
 use settee_core::options::{
     AttachmentHead, AttachmentOptions, BulkGetItem, DocSet, Durability, Filter, GetOptions,
     OpenRevs, WriteOptions,
@@ -184,14 +185,14 @@ impl Database {
 
     /// What there is to know of a design document's indexes: `GET /{db}/_design/{ddoc}/_info`.
     pub async fn design_info(&self, ddoc: &str) -> Result<DesignInfo> {
-        self.adapter.design_info(ddoc.strip_prefix("_design/").unwrap_or(ddoc)).await
+        self.adapter.design_info(design_name(ddoc)).await
     }
 
     /// Starts to give back the space of a design document's indexes: `POST /{db}/_compact/{ddoc}`.
     /// [`ViewIndexInfo::compact_running`](crate::wire::ViewIndexInfo::compact_running) tells when it
     /// is done.
     pub async fn compact_views(&self, ddoc: &str) -> Result<()> {
-        self.adapter.compact_views(ddoc.strip_prefix("_design/").unwrap_or(ddoc)).await
+        self.adapter.compact_views(design_name(ddoc)).await
     }
 
     /// Drops indexes that no design document asks for any more: `POST /{db}/_view_cleanup`.
@@ -344,8 +345,7 @@ impl Database {
     ///
     /// `NotFound`; `NotImplemented` on embedded databases.
     pub async fn delete_index(&self, ddoc: &str, name: &str) -> Result<()> {
-        let ddoc = ddoc.strip_prefix("_design/").unwrap_or(ddoc);
-        self.adapter.delete_index(ddoc, name).await
+        self.adapter.delete_index(design_name(ddoc), name).await
     }
 
     /// Reads or follows changes: `GET /{db}/_changes`.

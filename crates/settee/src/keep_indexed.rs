@@ -5,6 +5,7 @@ use crate::couch::Couch;
 use crate::env::Sleep;
 use futures_util::{FutureExt, StreamExt, TryStreamExt};
 use serde_json::Value;
+use settee_core::id::design_name;
 use settee_core::options::{AllDocsOptions, DocSet, Update, ViewOptions};
 use settee_core::{Document, Result};
 use std::collections::BTreeSet;
@@ -66,7 +67,7 @@ async fn index(db: &dyn Adapter) -> Result<()> {
     while let Some(batch) = rows.try_next().await? {
         for doc in batch.into_iter().filter_map(|row| row.doc) {
             let id = doc.id.as_deref().unwrap_or_default();
-            let ddoc = id.strip_prefix("_design/").unwrap_or(id).to_owned();
+            let ddoc = design_name(id).to_owned();
             for view in views(&doc) {
                 let options = ViewOptions {
                     update: Update::After,

@@ -7,6 +7,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use settee_core::id::design_name;
 use settee_core::json::write_string;
 use settee_core::options::{AllDocsOptions, DocSet, GetOptions, Update, ViewOptions};
 use settee_core::wire::{DocRow, Seq, TempView, ViewRow};
@@ -85,7 +86,7 @@ impl View {
             "_design_docs" => Source::Listing(DocSet::Design),
             "_local_docs" => Source::Listing(DocSet::Local),
             _ => {
-                let path = name.strip_prefix("_design/").unwrap_or(name);
+                let path = design_name(name);
                 let (ddoc, view) = path.split_once('/').unwrap_or((path, path));
                 let view = view.strip_prefix("_view/").unwrap_or(view);
                 Source::Stored { ddoc: ddoc.to_owned(), view: view.to_owned() }
@@ -562,7 +563,7 @@ impl ViewDefinition {
     ) -> ViewDefinition {
         let design = design.as_ref();
         ViewDefinition {
-            design: design.strip_prefix("_design/").unwrap_or(design).to_owned(),
+            design: design_name(design).to_owned(),
             name: name.into(),
             language: "javascript".to_owned(),
             map: dedent(map.as_ref()),
